@@ -1,0 +1,50 @@
+"""``pv-merge``: one file for each subcommand, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import click
+
+from pv_merge import __version__
+
+COMMANDS = {
+    "check": "Report every problem of a recipe before anything is read in full.",
+    "extract": "Make a preference vector of a positive and a negative policy.",
+    "fetch": "Write a small real base model, with no account and no hub.",
+    "inspect": "Show norms, cosines and interference of vectors.",
+    "report": "Say how much of each vector reached a merged model's dtype.",
+    "run": "Merge, the fast way.",
+    "sweep": "Measure a grid of eta, merged in memory.",
+}
+"""Each command with its one-line help, so that ``--help`` imports none of them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import ``pv_merge.cli.NAME`` and return its ``command``."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"pv_merge.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list from ``COMMANDS``."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pv-merge")
+def main() -> None:
+    """Extract preference vectors, and add any number of them to a base model."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Huge pages for torch's large blocks: a third less system time.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -1,0 +1,1 @@
+"""Training of policies: supervised fine-tuning, and DPO in both polarities."""

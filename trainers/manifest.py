@@ -1,0 +1,67 @@
+"""The manifest of a trained policy, ``pv_run.json``: what made it, from what, and how it went."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from pv_merge.errors import PvMergeError
+from pv_merge.folders import read_json, write_json
+
+MANIFEST = "pv_run.json"
+
+PACKAGES = ("pv-merge", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "mergekit")
+
+_NOT_HYPERPARAMETERS = frozenset(
+    {
+        "output_dir", "logging_dir", "run_name", "hub_model_id", "hub_token", "hub_strategy",
+        "hub_private_repo", "push_to_hub", "local_rank", "ddp_backend", "disable_tqdm", "report_to",
+        "project", "trackio_space_id", "log_level", "log_level_replica", "resume_from_checkpoint",
+    }
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a run depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hyperparameters(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return TRL's arguments without paths, tokens and unset values, ready for JSON."""
+    return {
+        key: value
+        for key, value in arguments.items()
+        if key not in _NOT_HYPERPARAMETERS and value is not None and _plain(value)
+    }
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    return isinstance(value, str | int | float | bool)
+
+
+def write_manifest(folder: Path, data: dict[str, Any]) -> None:
+    """Write ``data`` as the manifest of the policy in ``folder``."""
+    write_json(folder / MANIFEST, {"kind": "policy", "format": 1, **data, "versions": versions()})
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a policy, or None where the folder has none."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("kind") != "policy":
+        raise PvMergeError(f"{path}: is not the manifest of a policy")
+    return data
