@@ -1,0 +1,149 @@
+"""LoRA adapters: reads a PEFT adapter folder, and gives each weight's change exactly."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pv_merge.checkpoint import ADAPTER_CONFIG
+from pv_merge.errors import PvMergeError
+from pv_merge.folders import read_json
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """One weight's change as a product: ``scale · B @ A``, transposed where the layer is."""
+
+    a: Tensor
+    """(rank, in_features)"""
+    b: Tensor
+    """(out_features, rank)"""
+    scale: float
+    transposed: bool = False
+    """Whether the layer stores its weight as (in, out), as GPT-2's Conv1D does."""
+
+    def dense(self) -> Tensor:
+        """Return the change in float32, in the shape of the layer's weight."""
+        product = (self.b.float() @ self.a.float()) * self.scale
+        return product.T.contiguous() if self.transposed else product
+
+
+class Adapter:
+    """A folder that PEFT wrote for a LoRA adapter.
+
+    Raises ``PvMergeError`` for kinds of adapter whose change is not ``scale · B @ A``.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / ADAPTER_CONFIG).exists():
+            raise PvMergeError(f"{folder}: holds no {ADAPTER_CONFIG}, so it is not an adapter")
+        if not (self.folder / WEIGHTS).exists():
+            raise PvMergeError(f"{folder}: holds no {WEIGHTS}; was the adapter saved as a pickle?")
+        self._refuse_other_kinds()
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The adapter's ``adapter_config.json``."""
+        config: dict[str, Any] = read_json(self.folder / ADAPTER_CONFIG)
+        return config
+
+    @property
+    def base_model(self) -> str | None:
+        """The base that the adapter's config names."""
+        name = self.config.get("base_model_name_or_path")
+        return str(name) if name else None
+
+    def _refuse_other_kinds(self) -> None:
+        kind = self.config.get("peft_type")
+        if kind != "LORA":
+            raise PvMergeError(f"{self.folder}: is a {kind} adapter; only LoRA can be subtracted")
+        for key in ("use_dora", "use_qalora", "lora_bias"):
+            if self.config.get(key):
+                raise PvMergeError(f"{self.folder}: uses {key}, which is not a plain B @ A; merge it first")
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.folder / WEIGHTS)
+        except SafetensorError as error:
+            raise PvMergeError(f"{self.folder / WEIGHTS}: not a whole safetensors file ({error})") from None
+
+    @cached_property
+    def modules(self) -> dict[str, LowRank]:
+        """The change of each adapted module, by the module's name in the base model."""
+        found: dict[str, LowRank] = {}
+        used: set[str] = set()
+        for key in sorted(self._tensors):
+            if not key.endswith(".lora_A.weight") and not key.endswith(".lora_embedding_A"):
+                continue
+            embedding = key.endswith(".lora_embedding_A")
+            other = key.replace("lora_embedding_A", "lora_embedding_B") if embedding else key.replace(".lora_A.", ".lora_B.")
+            if other not in self._tensors:
+                raise PvMergeError(f"{self.folder}: {key} has no {other}; is the file whole?")
+            module = key.removeprefix(PREFIX).rpartition(".lora_")[0]
+            used |= {key, other}
+            # An embedding's A and B are stored for a lookup: its weight changes by (B @ A)ᵀ.
+            found[module] = LowRank(
+                self._tensors[key],
+                self._tensors[other],
+                self._scale(module),
+                embedding or bool(self.config.get("fan_in_fan_out")),
+            )
+        rest = sorted(set(self._tensors) - used)
+        if rest:
+            raise PvMergeError(
+                f"{self.folder}: also holds {rest[0]}, which is not low-rank "
+                "(modules_to_save, trainable tokens or bias); merge the adapter into a checkpoint first"
+            )
+        if not found:
+            raise PvMergeError(f"{self.folder}: holds no LoRA weights")
+        return found
+
+    def _scale(self, module: str) -> float:
+        rank = _pattern(self.config.get("rank_pattern") or {}, module, self.config["r"])
+        alpha = _pattern(self.config.get("alpha_pattern") or {}, module, self.config["lora_alpha"])
+        return float(alpha / rank**0.5 if self.config.get("use_rslora") else alpha / rank)
+
+
+def _pattern(patterns: dict[str, float], module: str, default: float) -> float:
+    """Return the value of the first pattern that matches, as PEFT matches them."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Return whether a folder is a PEFT adapter rather than a checkpoint."""
+    return (Path(folder) / ADAPTER_CONFIG).exists()
+
+
+def weight_name(module: str) -> str:
+    """Return the name of a module's weight in a checkpoint."""
+    return f"{module}.weight"
+
+
+def concatenated(parts: list[tuple[float, LowRank]]) -> LowRank:
+    """Return Σ coefficient · change as one change of the summed rank, exactly.
+
+    The scale of each part goes into B, so that the whole has scale 1: [c₁s₁B₁ | c₂s₂B₂] [A₁; A₂].
+    """
+    a = torch.cat([part.a.float() for _, part in parts])
+    b = torch.cat([part.b.float() * (coefficient * part.scale) for coefficient, part in parts], dim=1)
+    return LowRank(a, b, 1.0, parts[0][1].transposed)

@@ -1,0 +1,1 @@
+"""What a model does: held-out pairs, refusals, reward models, capability. One file each."""

@@ -1,0 +1,117 @@
+"""Intervals, ranks and fronts, as pure functions of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+BLOCK = 1 << 20
+"""Random indices drawn at a time."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % bootstrap interval, in the measure's own unit."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Number of values that the mean is over."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, rounded to six digits after the point."""
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.value:.3g}"
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def bootstrap(
+    values: Sequence[float], groups: Sequence[Hashable] | None = None, seed: int = 0
+) -> Estimate:
+    """Return the mean of ``values`` with its percentile bootstrap interval (2000 resamples).
+
+    With ``groups`` (one for each value) whole groups are drawn, since answers to one prompt are not
+    independent of each other. The same ``seed`` and groups draw the same resamples.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.size == 0:
+        raise ValueError("bootstrap of no values")
+    if groups is None:
+        sums, counts = data, np.ones_like(data)
+    else:
+        places = _group_numbers(groups)
+        sums = np.bincount(places, weights=data)
+        counts = np.bincount(places).astype(np.float64)
+    means = np.sort(_resampled_means(sums, counts, seed))
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Estimate(float(data.mean()), float(low), float(high), int(data.size))
+
+
+def paired_difference(
+    after: Sequence[float],
+    before: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """Return the mean of ``after − before``, taken item by item, with its interval.
+
+    Both measure the same items in one order, so what makes an item easy or hard cancels out.
+    """
+    if len(after) != len(before):
+        raise ValueError(f"paired values differ in number: {len(after)} and {len(before)}")
+    return bootstrap(np.subtract(after, before).tolist(), groups, seed)
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Return Spearman's ρ, ties sharing their mean rank; NaN where one side is constant."""
+    a, b = _ranks(x), _ranks(y)
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale else float("nan")
+
+
+def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
+    """Return the indices, in order, of points that no other one beats.
+
+    More is better in every coordinate. A point is beaten by one that is at least as good in all
+    coordinates and better in one.
+    """
+    data = np.asarray(points, dtype=np.float64)
+    front = []
+    for index, point in enumerate(data):
+        better = (data >= point).all(axis=1) & (data > point).any(axis=1)
+        if not better.any():
+            front.append(index)
+    return front
+
+
+def _group_numbers(groups: Sequence[Hashable]) -> np.ndarray:
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+
+
+def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    size = len(sums)
+    means = np.empty(RESAMPLES)
+    rows = max(1, BLOCK // size)
+    for start in range(0, RESAMPLES, rows):
+        stop = min(start + rows, RESAMPLES)
+        drawn = random.integers(0, size, (stop - start, size))
+        means[start:stop] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    data = np.asarray(values, dtype=np.float64)
+    below = (data[None, :] < data[:, None]).sum(axis=1)
+    equal = (data[None, :] == data[:, None]).sum(axis=1)
+    return np.asarray(below + (equal - 1) / 2)

@@ -1,0 +1,12 @@
+"""Protected preferences: a negative eta of theirs needs a word in the recipe."""
+
+from __future__ import annotations
+
+PROTECTED_NAMES = frozenset({"harmless", "harmlessness", "safe", "safety"})
+"""Preferences that are protected unless their manifest says ``protected: false``."""
+
+
+def is_protected(name: str, *said: bool | None) -> bool:
+    """Return whether a preference is protected: as any manifest says, else by its name."""
+    spoken = [value for value in said if value is not None]
+    return any(spoken) if spoken else name.lower() in PROTECTED_NAMES

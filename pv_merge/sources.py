@@ -1,0 +1,136 @@
+"""The tensors that a recipe names: for each weight, what every preference contributes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pv_merge.adapter import Adapter, is_adapter
+from pv_merge.arithmetic import Controls, PreferenceInputs
+from pv_merge.checkpoint import Checkpoint
+from pv_merge.errors import PvMergeError, did_you_mean
+from pv_merge.inputs import InputSettings, group_inputs
+from pv_merge.recipe import Recipe
+
+_ABSENT = torch.empty(0)
+"""Stands for the tensor of an input that leaves a weight alone."""
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
+
+
+class _Input:
+    """One input of a recipe: a checkpoint, or an adapter over the base."""
+
+    def __init__(self, model: str, base_model: str) -> None:
+        self.model = model
+        base, plus, lora = model.partition("+")
+        if plus and base != base_model:
+            raise PvMergeError(f"{model}: is an adapter over {base}, but the recipe's base is {base_model}")
+        folder = lora if plus else model
+        if not Path(folder).is_dir():
+            raise PvMergeError(
+                f"{folder}: no such folder (recipes are read relative to the current folder)"
+            )
+        self.adapter = Adapter(folder) if is_adapter(folder) else None
+        if plus and self.adapter is None:
+            raise PvMergeError(f"{model}: {folder} is not an adapter; name it without {base}+")
+        self.checkpoint = None if self.adapter else Checkpoint(folder)
+        self.over_base = bool(plus)
+
+    def contribution(self, name: str, base: Tensor, polarity: str) -> tuple[str, Tensor] | None:
+        """Return (polarity, tensor) for one weight; None where the input leaves it alone.
+
+        An adapter's change is a delta already, so it counts as a vector whatever its polarity.
+        """
+        if self.checkpoint is not None:
+            return polarity, self.checkpoint.tensor(name)
+        assert self.adapter is not None
+        change = self.adapter.modules.get(name.removesuffix(".weight"))
+        if change is None or not name.endswith(".weight"):
+            return None
+        delta = change.dense()
+        return "vector", delta.neg_() if polarity == "negative" else delta
+
+
+class Sources:
+    """Base and inputs of a recipe, opened; nothing is read in full until it is asked for."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.base = Checkpoint(recipe.base_model)
+        self._inputs = [_Input(item.model, recipe.base_model) for item in recipe.inputs]
+        for item, said in zip(self._inputs, recipe.inputs, strict=True):
+            if item.over_base and said.parameters.polarity == "vector":
+                raise PvMergeError(
+                    f"{item.model}: to mergekit this is the base with the adapter merged in, not a "
+                    "difference; its polarity is positive"
+                )
+
+    @property
+    def controls(self) -> Controls:
+        """The recipe's settings for the whole merge."""
+        said = self.recipe.parameters
+        return Controls(said.sign_consensus, said.interference, said.rounding, said.seed)
+
+    @cached_property
+    def _layers(self) -> int:
+        config = self.base.config
+        for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+            if isinstance(config.get(key), int):
+                return int(config[key])
+        return 0
+
+    def depth(self, name: str) -> float:
+        """Return where a weight lies for gradients: 0 in the first layer, 1 in the last.
+
+        As in mergekit, weights outside the layers count as 0, and a single layer as 1.
+        """
+        found = _LAYER.search(name)
+        if found is None:
+            return 0.0
+        return int(found.group(1)) / (self._layers - 1) if self._layers > 1 else 1.0
+
+    def preferences(
+        self, name: str, base: Tensor, etas: Mapping[str, float] | None = None
+    ) -> list[PreferenceInputs]:
+        """Return every preference's inputs for the weight ``name``; ``etas`` replace the recipe's.
+
+        Preferences whose eta is 0 come without tensors, since nothing of theirs is needed.
+        """
+        settings: list[InputSettings] = []
+        tensors: list[Tensor] = []
+        for item, said in zip(self._inputs, self.recipe.settings_for(name, self.depth(name)), strict=True):
+            assert said.preference is not None and said.polarity is not None
+            eta = (etas or {}).get(said.preference, said.eta)
+            said = replace(said, eta=eta)
+            found = None if eta == 0 else item.contribution(name, base, said.polarity)
+            polarity, tensor = found if found else ("vector", _ABSENT)
+            settings.append(replace(said, polarity=polarity))
+            tensors.append(tensor)
+        grouped = group_inputs(settings, tensors)
+        return [
+            replace(
+                group,
+                positives=_present(group.positives),
+                negatives=_present(group.negatives),
+                vectors=_present(group.vectors),
+            )
+            for group in grouped
+        ]
+
+    def known(self, etas: Mapping[str, float]) -> None:
+        """Raise ``PvMergeError`` for an eta of a preference that the recipe does not name."""
+        for name in etas:
+            if name not in self.recipe.preferences:
+                hint = did_you_mean(name, self.recipe.preferences)
+                raise PvMergeError(f"{self.recipe.path}: has no preference {name!r}{hint}")
+
+
+def _present(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor in tensors if tensor is not _ABSENT)
