@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pv_merge.checkpoint import ADAPTER_CONFIG
+from pv_merge.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
 
-WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
 
@@ -47,8 +46,8 @@ class Adapter:
         self.folder = Path(folder)
         if not (self.folder / ADAPTER_CONFIG).exists():
             raise PvMergeError(f"{folder}: holds no {ADAPTER_CONFIG}, so it is not an adapter")
-        if not (self.folder / WEIGHTS).exists():
-            raise PvMergeError(f"{folder}: holds no {WEIGHTS}; was the adapter saved as a pickle?")
+        if not (self.folder / ADAPTER_WEIGHTS).exists():
+            raise PvMergeError(f"{folder}: holds no {ADAPTER_WEIGHTS}; was the adapter saved as a pickle?")
         self._refuse_other_kinds()
 
     def __str__(self) -> str:
@@ -80,9 +79,9 @@ class Adapter:
         from safetensors.torch import load_file
 
         try:
-            return load_file(self.folder / WEIGHTS)
+            return load_file(self.folder / ADAPTER_WEIGHTS)
         except SafetensorError as error:
-            raise PvMergeError(f"{self.folder / WEIGHTS}: not a whole safetensors file ({error})") from None
+            raise PvMergeError(f"{self.folder / ADAPTER_WEIGHTS}: not a whole safetensors file ({error})") from None
 
     @cached_property
     def modules(self) -> dict[str, LowRank]:
@@ -127,11 +126,6 @@ def _pattern(patterns: dict[str, float], module: str, default: float) -> float:
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
     return default
-
-
-def is_adapter(folder: str | Path) -> bool:
-    """Return whether a folder is a PEFT adapter rather than a checkpoint."""
-    return (Path(folder) / ADAPTER_CONFIG).exists()
 
 
 def weight_name(module: str) -> str:

@@ -8,17 +8,14 @@ Equations are those of "Adaptive Helpfulness-Harmlessness Alignment with Prefere
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pv_merge.rounding import Rounder, RoundingMode
-
-CHUNK = 1 << 18
-"""Elements handled at a time: the float32 scratch stays in the second-level cache."""
+from pv_merge.rounding import BLOCK, Rounder, RoundingMode
 
 SignConsensus = Literal["none", "sum", "count"]
 Interference = Literal["none", "orthogonal"]
@@ -41,6 +38,23 @@ class PreferenceInputs:
     """Fraction of φ's elements to keep, the largest in magnitude."""
     max_relative_norm: float | None = None
     """Upper bound on ‖η·φ‖ / ‖base‖ of this tensor."""
+
+    def flat(self) -> PreferenceInputs:
+        """Return the same with every tensor in one dimension."""
+        return self.mapped(lambda tensor: tensor.reshape(-1))
+
+    def window(self, window: slice) -> PreferenceInputs:
+        """Return the same with a part of every (flat) tensor."""
+        return self.mapped(lambda tensor: tensor[window])
+
+    def mapped(self, change: Callable[[Any], Tensor]) -> PreferenceInputs:
+        """Return the same with every tensor replaced."""
+        return replace(
+            self,
+            positives=tuple(change(tensor) for tensor in self.positives),
+            negatives=tuple(change(tensor) for tensor in self.negatives),
+            vectors=tuple(change(tensor) for tensor in self.vectors),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,14 +83,15 @@ def preference_vector(
     phi: Tensor | None = None
     for sign, group in ((1, positives), (-1, negatives)):
         for policy in group:
-            delta = policy.float() - origin
+            delta = policy.float()
+            delta = delta - origin if delta is policy else delta.sub_(origin)
             if phi is None:
                 phi = delta if sign > 0 else delta.neg_()
             else:
                 phi.add_(delta, alpha=sign)
     for vector in vectors:
         if phi is None:
-            phi = vector.float().clone()
+            phi = vector.to(torch.float32, copy=True)
         else:
             phi.add_(vector.float())
     return torch.zeros_like(origin) if phi is None else phi
@@ -117,8 +132,8 @@ def square_sum(tensor: Tensor, other: Tensor | None = None) -> float:
     left = tensor.detach().flatten()
     right = left if other is None else other.detach().flatten()
     total = 0.0
-    for start in range(0, left.numel(), CHUNK):
-        a, b = left[start : start + CHUNK].double(), right[start : start + CHUNK].double()
+    for start in range(0, left.numel(), BLOCK):
+        a, b = left[start : start + BLOCK].double(), right[start : start + BLOCK].double()
         product = torch.nn.functional.pad(a * b, (0, -a.numel() % 512))
         total += float(product.view(-1, 512).sum(1).sum())
     return total
@@ -192,10 +207,10 @@ def consensus(steps: Sequence[Tensor], rule: SignConsensus) -> Tensor:
     """Return Σ of those elements of the steps η·φ that have the elected sign.
 
     The sign of an element is elected over preferences as in TIES (Yadav et al. 2023): by the sum
-    of the steps, or by the count of their signs; a tie elects +.
+    of the steps, or by the count of their signs; a tie elects +. The first step may be overwritten.
     """
     if rule == "none" or len(steps) < 2:
-        total = steps[0].clone()
+        total = steps[0]
         for step in steps[1:]:
             total += step
         return total
@@ -216,79 +231,97 @@ def merge(
     *,
     dtype: torch.dtype = torch.float32,
     name: str = "",
-    out: Tensor | None = None,
 ) -> Tensor:
     """Return base + Σ η·φ (Eq. 4 and 5) with all controls, rounded to ``dtype``.
 
     All tensors share one shape. ``name``, the tensor's name, and ``controls.seed`` seed the noise
-    of stochastic rounding. A tensor that nothing moves keeps its exact bits where ``dtype`` is
-    the base's own. ``out``, if given, is a contiguous tensor of ``dtype`` to write into.
+    of stochastic rounding. Where nothing moves, the base's exact bits stay if ``dtype`` is its own.
     """
     controls = controls or Controls()
-    active = [item for item in preferences if item.eta != 0]
-    result = torch.empty_like(base, dtype=dtype, memory_format=torch.contiguous_format) if out is None else out
+    active = [item.flat() for item in preferences if item.eta != 0]
+    result = torch.empty_like(base, dtype=dtype, memory_format=torch.contiguous_format)
     rounder = Rounder(dtype, controls.rounding, controls.seed, name)
     flat_base, flat_result = base.reshape(-1), result.view(-1)
-    whole = _whole_tensor_steps(base, active, controls)
-    parts = _flat_parts(active)
-    moved = False
-    for start in range(0, flat_base.numel(), CHUNK):
-        window = slice(start, start + CHUNK)
-        piece = flat_base[window]
-        if whole is not None:
-            steps = [step[window] for step in whole]
-        else:
-            steps = [_step(piece, item, part, window) for item, part in zip(active, parts, strict=True)]
-        if not steps:
-            break
-        change = consensus(steps, controls.sign_consensus)
-        moved = moved or bool(change.any())
-        rounder.round(piece.float() + change, start, flat_result[window])
-    if not moved:
-        if base.dtype == dtype:
-            result.copy_(base)
-        else:
-            for start in range(0, flat_base.numel(), CHUNK):
-                window = slice(start, start + CHUNK)
-                rounder.round(flat_base[window].float(), start, flat_result[window])
+    if needs_whole_tensors(active, controls):
+        active = whole_tensor_steps(flat_base, active, controls)
+    for start in range(0, flat_base.numel(), BLOCK):
+        window = slice(start, start + BLOCK)
+        inputs = [item.window(window) for item in active]
+        merge_block(flat_base[window], inputs, controls, rounder, start, flat_result[window])
     return result
 
 
-_Parts = tuple[list[Tensor], list[Tensor], list[Tensor]]
+def merge_block(
+    base: Tensor,
+    preferences: Sequence[PreferenceInputs],
+    controls: Controls,
+    rounder: Rounder,
+    start: int,
+    out: Tensor,
+    record: Callable[[Tensor, list[Tensor], Tensor], None] | None = None,
+) -> None:
+    """Write base + Σ η·φ of one block into ``out``; every tensor is the block's part, flat.
 
-
-def _flat_parts(preferences: Sequence[PreferenceInputs]) -> list[_Parts]:
-    return [
-        (
-            [tensor.reshape(-1) for tensor in item.positives],
-            [tensor.reshape(-1) for tensor in item.negatives],
-            [tensor.reshape(-1) for tensor in item.vectors],
-        )
+    A block holds the positions from ``start``, a multiple of ``BLOCK``, up to the next one. No
+    control here looks beyond the block: see ``whole_tensor_steps`` for those that must. A block
+    that nothing moves keeps its bits (adding +0 would turn −0 into +0). ``record``, if given, is
+    called with (base, every η·φ, out) once ``out`` is written.
+    """
+    steps = [
+        preference_vector(base, item.positives, item.negatives, item.vectors).mul_(item.eta)
         for item in preferences
     ]
+    kept = [step.clone() for step in steps] if record is not None else []
+    change = consensus(steps, controls.sign_consensus) if steps else None
+    if change is not None and bool(change.any()):
+        rounder.round(change.add_(base), start, out)
+    elif base.dtype == out.dtype:
+        out.copy_(base)
+    else:
+        rounder.round(base.to(torch.float32, copy=True), start, out)
+    if record is not None:
+        record(base, kept, out)
 
 
-def _step(base: Tensor, item: PreferenceInputs, part: _Parts, window: slice) -> Tensor:
-    """Return η·φ of one chunk, where φ needs no control that looks at the whole tensor."""
-    groups = [[tensor[window] for tensor in group] for group in part]
-    return preference_vector(base, *groups).mul_(item.eta)
+def shares(gram: Sequence[Sequence[float]], reached: Sequence[float]) -> list[float]:
+    """Return how much of each step arrived: c that minimizes ‖r − Σ c_p s_p‖.
+
+    ``gram[p][q]`` is ⟨s_p, s_q⟩ of the intended steps s = η·φ, ``reached[p]`` is ⟨r, s_p⟩ of the
+    change r that the output shows. Steps that are zero get the share 1.
+    """
+    matrix = torch.tensor(gram, dtype=torch.float64).reshape(len(reached), len(reached))
+    wanted = torch.tensor(reached, dtype=torch.float64)
+    moving = [index for index in range(len(reached)) if matrix[index, index] > 0]
+    result = [1.0] * len(reached)
+    if moving:
+        part = matrix[moving][:, moving]
+        solution = torch.linalg.lstsq(part, wanted[moving, None], driver="gelsd").solution
+        for index, value in zip(moving, solution.flatten().tolist(), strict=True):
+            result[index] = value
+    return result
 
 
-def _whole_tensor_steps(
+def needs_whole_tensors(preferences: Sequence[PreferenceInputs], controls: Controls) -> bool:
+    """Return whether a control must see a whole tensor at once."""
+    if controls.interference == "orthogonal" and len(preferences) > 1:
+        return True
+    return any(item.density < 1 or item.max_relative_norm is not None for item in preferences)
+
+
+def whole_tensor_steps(
     base: Tensor, preferences: Sequence[PreferenceInputs], controls: Controls
-) -> list[Tensor] | None:
-    """Return every η·φ, flat and in full, if a control must see whole tensors; else None."""
-    orthogonal = controls.interference == "orthogonal" and len(preferences) > 1
-    limited = any(p.density < 1 or p.max_relative_norm is not None for p in preferences)
-    if not orthogonal and not limited:
-        return None
+) -> list[PreferenceInputs]:
+    """Return each preference as its finished η·φ: sparse, orthogonal, capped as asked for.
+
+    In this order: ``density``, ``interference``, ``max_relative_norm``. The result's eta is 1.
+    """
     phis = [
         keep_largest(preference_vector(base, p.positives, p.negatives, p.vectors), p.density)
         for p in preferences
     ]
-    if orthogonal:
+    if controls.interference == "orthogonal":
         phis = orthogonalize(phis)
     return [
-        (phi * capped_eta(p.eta, phi, base, p.max_relative_norm)).reshape(-1)
+        PreferenceInputs(p.name, 1.0, vectors=(phi * capped_eta(p.eta, phi, base, p.max_relative_norm),))
         for p, phi in zip(preferences, phis, strict=True)
     ]

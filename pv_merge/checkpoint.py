@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -37,6 +38,28 @@ class TensorInfo(NamedTuple):
     dtype: str
     """safetensors' name of the dtype, such as ``BF16``."""
     shape: tuple[int, ...]
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Return whether a folder is a PEFT adapter rather than a checkpoint."""
+    return (Path(folder) / ADAPTER_CONFIG).exists()
+
+
+def read_infos(path: Path) -> dict[str, TensorInfo]:
+    """Return dtype and shape of every tensor of one file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: TensorInfo(part.get_dtype(), tuple(part.get_shape()))
+                for name, part in parts.items()
+            }
+    except FileNotFoundError:
+        raise PvMergeError(f"{path}: no such file") from None
+    except SafetensorError as error:
+        raise PvMergeError(f"{path}: not a whole safetensors file ({error})") from None
 
 
 class Checkpoint:
@@ -77,41 +100,32 @@ class Checkpoint:
         return [self.folder / name for name in names]
 
     @cached_property
-    def _handles(self) -> dict[Path, Any]:
-        from safetensors import SafetensorError, safe_open
-
-        handles = {}
-        for path in self.files:
-            try:
-                handles[path] = safe_open(path, framework="pt")
-            except FileNotFoundError:
-                raise PvMergeError(f"{path}: missing, though the index names it") from None
-            except SafetensorError as error:
-                raise PvMergeError(f"{path}: not a whole safetensors file ({error})") from None
-        return handles
-
-    @cached_property
     def _places(self) -> dict[str, Any]:
+        from safetensors import safe_open
+
+        _ = self.infos  # every file is there and whole
         places: dict[str, Any] = {}
-        for handle in self._handles.values():
+        for path in self.files:
+            handle = safe_open(path, framework="pt")
             places.update(dict.fromkeys(handle.keys(), handle))
         return places
 
     @property
     def names(self) -> list[str]:
         """Tensor names, sorted."""
-        return sorted(self._places)
+        return sorted(self.infos)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self.infos
 
     @cached_property
     def infos(self) -> dict[str, TensorInfo]:
-        """Dtype and shape of every tensor, from the headers alone."""
-        found = {}
-        for name, handle in self._places.items():
-            part = handle.get_slice(name)
-            found[name] = TensorInfo(part.get_dtype(), tuple(part.get_shape()))
+        """Dtype and shape of every tensor, from the headers alone (and without torch)."""
+        found: dict[str, TensorInfo] = {}
+        for path in self.files:
+            if not path.exists():
+                raise PvMergeError(f"{path}: missing, though the index names it")
+            found |= read_infos(path)
         return found
 
     def tensor(self, name: str) -> torch.Tensor:

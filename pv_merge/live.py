@@ -44,7 +44,7 @@ class LiveMerge:
     def _moves(self, name: str, base: Tensor) -> bool:
         """Return whether any input changes this weight (a dense vector holds zeros where not)."""
         ones = dict.fromkeys(self.sources.recipe.preferences, 1.0)
-        for item in self.sources.preferences(name, base, ones):
+        for item in self.sources.preferences(name, ones):
             if any(bool(tensor.any()) for tensor in item.vectors):
                 return True
             if any(not _same(tensor, base) for tensor in item.positives + item.negatives):
@@ -56,8 +56,8 @@ class LiveMerge:
         """Write base + Σ η·φ; preferences that are not named keep the recipe's eta."""
         self.sources.known(etas)
         for name, weight in self._weights.items():
-            base = self.sources.base.tensor(name).to(weight.device)
-            preferences = self.sources.preferences(name, base, etas)
+            base = self.sources.base.tensor(name)
+            preferences = self.sources.preferences(name, etas)
             weight.copy_(merge(base, preferences, self.sources.controls, dtype=weight.dtype, name=name))
 
     @torch.no_grad()

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pv_merge.adapter import Adapter, LowRank, is_adapter, weight_name
-from pv_merge.checkpoint import Checkpoint
+from pv_merge.adapter import Adapter, LowRank
+from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
-from pv_merge.headers import shape_problems
+from pv_merge.headers import adapter_problems, shape_problems
 
 RUN_MANIFEST = "pv_run.json"
 
@@ -51,7 +51,7 @@ class Policy:
     def problems(self, base: Checkpoint) -> list[str]:
         """Return one line for everything in which the policy does not fit the base."""
         if self.adapter is not None:
-            return self._adapter_problems(base)
+            return adapter_problems(self.folder, base)
         assert self.checkpoint is not None
         found = shape_problems(base, self.checkpoint)
         missing = [name for name in base.names if name not in self.checkpoint]
@@ -66,23 +66,6 @@ class Policy:
             found.append(
                 f"{self}: has {extra[0]}{_more(extra)}, which the base {base} lacks{tied}"
             )
-        return found
-
-    def _adapter_problems(self, base: Checkpoint) -> list[str]:
-        assert self.adapter is not None
-        found = []
-        for module, change in self.adapter.modules.items():
-            name = weight_name(module)
-            if name not in base:
-                found.append(f"{self}: adapts {module}, which the base {base} does not have as a weight of its own")
-                break
-            shape = (change.b.shape[0], change.a.shape[1])
-            shape = shape[::-1] if change.transposed else shape
-            if shape != base.infos[name].shape:
-                found.append(
-                    f"{self}: adapts {name} as {list(shape)}, the base {base} has "
-                    f"{list(base.infos[name].shape)}; was it trained from another base?"
-                )
         return found
 
     def change(self, name: str) -> LowRank | None:

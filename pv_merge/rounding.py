@@ -24,7 +24,8 @@ NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Dtypes that one can round to, by name."""
 
 BLOCK = 1 << 18
-"""Positions that share one table of random words."""
+"""Positions that share one table of random words, and that are worked on at a time: the float32
+scratch of a block stays in the second-level cache."""
 
 _F16_LARGEST = 65504.0
 _F16_SMALLEST_NORMAL = 2.0**-14

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pv_merge.adapter import Adapter, is_adapter
+from pv_merge.adapter import Adapter
 from pv_merge.arithmetic import Controls, PreferenceInputs
-from pv_merge.checkpoint import Checkpoint
+from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.inputs import InputSettings, group_inputs
+from pv_merge.layers import layer_of
 from pv_merge.recipe import Recipe
+from pv_merge.shards import TORCH_DTYPES
 
 _ABSENT = torch.empty(0)
 """Stands for the tensor of an input that leaves a weight alone."""
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a checkpoint that has not been read."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    def tensor(self) -> Tensor:
+        """Return it, memory-mapped."""
+        return self.checkpoint.tensor(self.name)
 
 
 class _Input:
@@ -43,13 +55,13 @@ class _Input:
         self.checkpoint = None if self.adapter else Checkpoint(folder)
         self.over_base = bool(plus)
 
-    def contribution(self, name: str, base: Tensor, polarity: str) -> tuple[str, Tensor] | None:
-        """Return (polarity, tensor) for one weight; None where the input leaves it alone.
+    def contribution(self, name: str, polarity: str) -> tuple[str, Stored | Tensor] | None:
+        """Return (polarity, part) for one weight; None where the input leaves it alone.
 
         An adapter's change is a delta already, so it counts as a vector whatever its polarity.
         """
         if self.checkpoint is not None:
-            return polarity, self.checkpoint.tensor(name)
+            return polarity, Stored(self.checkpoint, name)
         assert self.adapter is not None
         change = self.adapter.modules.get(name.removesuffix(".weight"))
         if change is None or not name.endswith(".weight"):
@@ -73,6 +85,16 @@ class Sources:
                 )
 
     @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The inputs that are checkpoints or dense vectors."""
+        return [item.checkpoint for item in self._inputs if item.checkpoint is not None]
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The inputs that are adapters."""
+        return [item.adapter for item in self._inputs if item.adapter is not None]
+
+    @property
     def controls(self) -> Controls:
         """The recipe's settings for the whole merge."""
         said = self.recipe.parameters
@@ -91,38 +113,40 @@ class Sources:
 
         As in mergekit, weights outside the layers count as 0, and a single layer as 1.
         """
-        found = _LAYER.search(name)
-        if found is None:
+        layer = layer_of(name)
+        if layer is None:
             return 0.0
-        return int(found.group(1)) / (self._layers - 1) if self._layers > 1 else 1.0
+        return layer / (self._layers - 1) if self._layers > 1 else 1.0
 
-    def preferences(
-        self, name: str, base: Tensor, etas: Mapping[str, float] | None = None
-    ) -> list[PreferenceInputs]:
+    def parts(self, name: str, etas: Mapping[str, float] | None = None) -> list[PreferenceInputs]:
         """Return every preference's inputs for the weight ``name``; ``etas`` replace the recipe's.
 
-        Preferences whose eta is 0 come without tensors, since nothing of theirs is needed.
+        Their tensors are ``Stored`` where a checkpoint holds them, and still to be read. A
+        preference whose eta is 0 has none, since nothing of it is needed.
         """
         settings: list[InputSettings] = []
-        tensors: list[Tensor] = []
-        for item, said in zip(self._inputs, self.recipe.settings_for(name, self.depth(name)), strict=True):
+        parts: list[Any] = []
+        depth = self.depth(name)
+        for item, said in zip(self._inputs, self.recipe.settings_for(name, depth), strict=True):
             assert said.preference is not None and said.polarity is not None
             eta = (etas or {}).get(said.preference, said.eta)
-            said = replace(said, eta=eta)
-            found = None if eta == 0 else item.contribution(name, base, said.polarity)
-            polarity, tensor = found if found else ("vector", _ABSENT)
-            settings.append(replace(said, polarity=polarity))
-            tensors.append(tensor)
-        grouped = group_inputs(settings, tensors)
-        return [
-            replace(
-                group,
-                positives=_present(group.positives),
-                negatives=_present(group.negatives),
-                vectors=_present(group.vectors),
-            )
-            for group in grouped
-        ]
+            found = None if eta == 0 else item.contribution(name, said.polarity)
+            polarity, part = found if found else ("vector", _ABSENT)
+            settings.append(replace(said, eta=eta, polarity=polarity))
+            parts.append(part)
+        return [_without_absent(group) for group in group_inputs(settings, parts)]
+
+    def preferences(
+        self, name: str, etas: Mapping[str, float] | None = None
+    ) -> list[PreferenceInputs]:
+        """Return ``parts`` with their tensors, memory-mapped, as the recipe's ``dtype`` has them."""
+        cast = TORCH_DTYPES[self.recipe.dtype] if self.recipe.dtype else None
+
+        def load(part: Stored | Tensor) -> Tensor:
+            tensor = part.tensor() if isinstance(part, Stored) else part
+            return tensor if cast is None else tensor.to(cast)
+
+        return [group.mapped(load) for group in self.parts(name, etas)]
 
     def known(self, etas: Mapping[str, float]) -> None:
         """Raise ``PvMergeError`` for an eta of a preference that the recipe does not name."""
@@ -132,5 +156,10 @@ class Sources:
                 raise PvMergeError(f"{self.recipe.path}: has no preference {name!r}{hint}")
 
 
-def _present(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(tensor for tensor in tensors if tensor is not _ABSENT)
+def _without_absent(group: PreferenceInputs) -> PreferenceInputs:
+    return replace(
+        group,
+        positives=tuple(part for part in group.positives if part is not _ABSENT),
+        negatives=tuple(part for part in group.negatives if part is not _ABSENT),
+        vectors=tuple(part for part in group.vectors if part is not _ABSENT),
+    )

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pv_merge.adapter import Adapter, LowRank, concatenated, is_adapter, weight_name
+from pv_merge.adapter import Adapter, LowRank, concatenated, weight_name
 from pv_merge.arithmetic import low_rank_dot, square_sum
-from pv_merge.checkpoint import Checkpoint
+from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pv_merge.adapter import WEIGHTS, LowRank
-from pv_merge.checkpoint import Checkpoint
+from pv_merge.adapter import LowRank
+from pv_merge.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.folders import new_folder, write_json
 from pv_merge.shards import TORCH_DTYPES, ShardWriter
@@ -104,9 +104,9 @@ def write_low_rank(
         b = torch.nn.functional.pad(change.b.float() * change.scale, (0, lack))
         tensors[f"{module}.lora_A.weight"] = a.to(target).contiguous()
         tensors[f"{module}.lora_B.weight"] = b.to(target).contiguous()
-    save_file(tensors, work / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, work / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     write_json(
-        work / "adapter_config.json",
+        work / ADAPTER_CONFIG,
         {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",

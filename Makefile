@@ -1,0 +1,109 @@
+# Every target sets up what it needs; start with `make quickstart`.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The first of these that is Python 3.11 or later, or say `make PYTHON=/path/to/python3 ...`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+heading = @printf '\n==> %s\n' "$(1)"
+
+.PHONY: help
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | \
+		while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+# ---- set-up ------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(READY)  ## make .venv with the tested versions of everything
+
+$(READY): pyproject.toml constraints.txt
+	$(if $(PYTHON),,$(error Python 3.11 or later was not found; name it: make PYTHON=/path/to/python3))
+	$(call heading,Setting up .venv (once; PyTorch is the largest part))
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# ---- the main job on a real model --------------------------------------------------------------
+
+BASE := ./models/smollm2-135m-instruct
+PREFERENCES := polite concise
+# With TRAIN=1, train the policies here; without, take those that ship.
+POLICIES := $(if $(filter 1,$(TRAIN)),./runs,./recipes/quickstart/policies)
+VECTORS := $(PREFERENCES:%=vectors/%/preference_vector.json)
+RESULTS := runs/quickstart.txt
+PROMPT ?= My neighbour's dog barks all night. What should I do?
+
+quickstart test test-fast: export HF_HUB_OFFLINE := 1
+
+.PHONY: quickstart
+quickstart: $(READY)  ## fetch, extract, merge and measure on a 135 M model (TRAIN=1: train first)
+	$(call heading,1. The base model: SmolLM2-135M-Instruct)
+	$(BIN)/pv-merge fetch smollm2-135m-instruct -o $(BASE)
+ifeq ($(TRAIN),1)
+	$(call heading,1b. Two policies for each preference (about 25 minutes on 2 cores))
+	$(BIN)/pv-train dpo recipes/quickstart/train.yml --resume
+	$(BIN)/pv-train dpo recipes/quickstart/train-concise.yml --resume
+endif
+	$(call heading,2. A preference vector from each pair of policies)
+	@mkdir -p vectors merged runs
+	@echo '$(POLICIES)' | cmp -s - vectors/.policies || echo '$(POLICIES)' > vectors/.policies
+	@$(MAKE) $(VECTORS)
+	$(call heading,3. Base + polite vector with the stock mergekit-yaml)
+	@$(MAKE) merged/.polite
+	$(call heading,4. Held-out pairs and one question for eta from -1 to 1)
+	@if $(MAKE) -q $(RESULTS); then cat $(RESULTS); else $(MAKE) $(RESULTS); fi
+	$(call heading,Done: ./vectors and ./merged/polite; recipes/README.md says what to try next)
+
+vectors/.policies:
+	@mkdir -p vectors && echo '$(POLICIES)' > $@
+
+$(VECTORS): vectors/%/preference_vector.json: vectors/.policies \
+		$(POLICIES)/%/positive/adapter_model.safetensors $(POLICIES)/%/negative/adapter_model.safetensors
+	@rm -rf vectors/$*
+	$(BIN)/pv-merge extract $(POLICIES)/$*/positive $(POLICIES)/$*/negative -o ./vectors/$*
+
+merged/.polite: recipes/quickstart/polite.yml vectors/polite/preference_vector.json
+	@rm -rf merged/polite
+	$(BIN)/mergekit-yaml recipes/quickstart/polite.yml ./merged/polite
+	@touch $@
+
+$(RESULTS): recipes/quickstart/data/polite-heldout.jsonl merged/.polite
+	@rm -rf runs/quickstart
+	$(BIN)/pv-merge sweep recipes/quickstart/polite.yml --eta polite=-1,-0.5,0,0.5,1 \
+		--pairs polite=recipes/quickstart/data/polite-heldout.jsonl --prompt "$(PROMPT)" \
+		-o ./runs/quickstart | tee $@.part
+	@mv $@.part $@
+
+# ---- checks ------------------------------------------------------------------------------------
+
+.PHONY: test test-fast lint format
+test: $(READY)  ## run every test, those on a real model among them
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## run the tests that take under a minute and a half together
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff format and mend the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: clean
+clean:  ## remove caches and what quickstart made, but not models, trained policies or .venv
+	rm -rf $(PREFERENCES:%=vectors/%) vectors/.policies merged/polite merged/.polite
+	rm -rf runs/quickstart $(RESULTS) $(RESULTS).part build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find pv_merge trainers tests recipes -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,109 @@
+"""Measures taken of a recipe at any eta, each once: what is in the journal is not taken again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from pv_merge.errors import PvMergeError
+from pv_merge.evaluation.journal import Journal, Point, point_key
+from pv_merge.evaluation.measure import Advance, Measure, Subject
+from pv_merge.evaluation.statistics import Estimate
+
+
+class Setter(Protocol):
+    """What writes eta into the live model: ``pv_merge.live.LiveMerge``."""
+
+    def set(self, etas: Mapping[str, float]) -> None:
+        """Write base + Σ eta·phi."""
+
+    def restore(self) -> None:
+        """Copy the base back."""
+
+
+class Bench:
+    """A live model, its measures, and the journal of what they gave."""
+
+    def __init__(
+        self, subject: Subject, live: Setter, measures: Sequence[Measure], journal: Journal
+    ) -> None:
+        names = [measure.name for measure in measures]
+        for name in names:
+            if names.count(name) > 1:
+                raise PvMergeError(f"{name}: two measures have this name; call one of them otherwise")
+        self.subject, self.live, self.measures, self.journal = subject, live, list(measures), journal
+        self._now: str | None = None
+        self.taken = 0
+        """Number of records that were measured, not read."""
+        for measure in self.measures:
+            journal.declare(measure.name, measure.identity())
+
+    def missing(self, points: Sequence[Point], measures: Sequence[Measure] | None = None) -> int:
+        """Return the units of work that are left."""
+        chosen = self.measures if measures is None else measures
+        return sum(
+            measure.size
+            for point in points
+            for measure in chosen
+            if self.journal.get(point, measure.name) is None
+        )
+
+    def take(
+        self,
+        point: Point,
+        base: Point,
+        advance: Advance = lambda count: None,
+        measures: Sequence[Measure] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """Return every measure's record at ``point``, by name, measuring what is missing."""
+        found = {}
+        for measure in self.measures if measures is None else measures:
+            record = self.journal.get(point, measure.name)
+            if record is None:
+                record = self._measure(measure, point, base, advance)
+            found[measure.name] = record
+        return found
+
+    def estimates(self, point: Point, base: Point) -> dict[str, Estimate]:
+        """Return every figure at a point that has been measured."""
+        figures: dict[str, Estimate] = {}
+        for measure in self.measures:
+            record = self.journal.get(point, measure.name)
+            if record is not None:
+                figures |= measure.estimates(record, self.journal.get(base, measure.name))
+        return figures
+
+    def items(self, point: Point, base: Point) -> dict[str, list[float]]:
+        """Return every figure's values, item by item, at a point that has been measured."""
+        values: dict[str, list[float]] = {}
+        for measure in self.measures:
+            record = self.journal.get(point, measure.name)
+            if record is not None:
+                values |= measure.items(record, self.journal.get(base, measure.name))
+        return values
+
+    def _measure(
+        self, measure: Measure, point: Point, base: Point, advance: Advance
+    ) -> dict[str, Any]:
+        self._set(point)
+        start = time.perf_counter()
+        parts = self.journal.parts(point, measure.name)
+        record = measure.measure(self.subject, parts, advance)
+        seconds = time.perf_counter() - start
+        reference = record if point_key(point) == point_key(base) else self.journal.get(base, measure.name)
+        figures = {k: v.to_dict() for k, v in measure.estimates(record, reference).items()}
+        self.journal.put(point, measure.name, record, seconds, figures)
+        self.taken += 1
+        return record
+
+    def _set(self, point: Point) -> None:
+        key = point_key(point)
+        if key == self._now:
+            return
+        self._now = None
+        if all(value == 0 for value in point.values()):
+            self.live.restore()
+        else:
+            self.live.set({name: value for name, value in point.items() if value is not None})
+        self._now = key
