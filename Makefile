@@ -39,8 +39,9 @@ PREFERENCES := polite concise
 # With TRAIN=1, train the policies here; without, take those that ship.
 POLICIES := $(if $(filter 1,$(TRAIN)),./runs,./recipes/quickstart/policies)
 VECTORS := $(PREFERENCES:%=vectors/%/preference_vector.json)
-RESULTS := runs/quickstart.txt
-PROMPT ?= My neighbour's dog barks all night. What should I do?
+RECIPE := recipes/quickstart/polite.yml
+HELDOUT := recipes/quickstart/data/polite-heldout.jsonl
+PROMPT := My neighbour's dog barks all night. What should I do?
 
 quickstart test test-fast: export HF_HUB_OFFLINE := 1
 
@@ -60,7 +61,10 @@ endif
 	$(call heading,3. Base + polite vector with the stock mergekit-yaml)
 	@$(MAKE) merged/.polite
 	$(call heading,4. Held-out pairs and one question for eta from -1 to 1)
-	@if $(MAKE) -q $(RESULTS); then cat $(RESULTS); else $(MAKE) $(RESULTS); fi
+	@for input in vectors/polite/preference_vector.json $(RECIPE) $(HELDOUT); do \
+		if [ $$input -nt runs/quickstart/results.jsonl ]; then rm -rf runs/quickstart; fi; done
+	$(BIN)/pv-merge sweep $(RECIPE) --eta polite=-1,-0.5,0,0.5,1 --pairs polite=$(HELDOUT) \
+		--prompt "$(PROMPT)" -o ./runs/quickstart
 	$(call heading,Done: ./vectors and ./merged/polite; recipes/README.md says what to try next)
 
 vectors/.policies:
@@ -71,17 +75,10 @@ $(VECTORS): vectors/%/preference_vector.json: vectors/.policies \
 	@rm -rf vectors/$*
 	$(BIN)/pv-merge extract $(POLICIES)/$*/positive $(POLICIES)/$*/negative -o ./vectors/$*
 
-merged/.polite: recipes/quickstart/polite.yml vectors/polite/preference_vector.json
+merged/.polite: $(RECIPE) vectors/polite/preference_vector.json
 	@rm -rf merged/polite
-	$(BIN)/mergekit-yaml recipes/quickstart/polite.yml ./merged/polite
+	$(BIN)/mergekit-yaml $(RECIPE) ./merged/polite
 	@touch $@
-
-$(RESULTS): recipes/quickstart/data/polite-heldout.jsonl merged/.polite
-	@rm -rf runs/quickstart
-	$(BIN)/pv-merge sweep recipes/quickstart/polite.yml --eta polite=-1,-0.5,0,0.5,1 \
-		--pairs polite=recipes/quickstart/data/polite-heldout.jsonl --prompt "$(PROMPT)" \
-		-o ./runs/quickstart | tee $@.part
-	@mv $@.part $@
 
 # ---- checks ------------------------------------------------------------------------------------
 
@@ -104,6 +101,6 @@ format: $(READY)  ## let ruff format and mend the code
 .PHONY: clean
 clean:  ## remove caches and what quickstart made, but not models, trained policies or .venv
 	rm -rf $(PREFERENCES:%=vectors/%) vectors/.policies merged/polite merged/.polite
-	rm -rf runs/quickstart $(RESULTS) $(RESULTS).part build dist
+	rm -rf runs/quickstart build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pv_merge trainers tests recipes -name __pycache__ -prune -exec rm -rf {} +

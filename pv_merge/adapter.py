@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,19 @@ class LowRank:
     scale: float
     transposed: bool = False
     """Whether the layer stores its weight as (in, out), as GPT-2's Conv1D does."""
+    embedding: bool = False
+    """Whether the layer is a lookup table, whose A and B PEFT stores under other names."""
 
     def dense(self) -> Tensor:
         """Return the change in float32, in the shape of the layer's weight."""
         product = (self.b.float() @ self.a.float()) * self.scale
         return product.T.contiguous() if self.transposed else product
+
+    def stored(self, transposed: bool) -> LowRank:
+        """Return the same change for a layer that stores its weight the other way: BA = (AᵀBᵀ)ᵀ."""
+        if self.transposed == transposed:
+            return self
+        return replace(self, a=self.b.T, b=self.a.T, transposed=transposed)
 
 
 class Adapter:
@@ -47,7 +55,9 @@ class Adapter:
         if not (self.folder / ADAPTER_CONFIG).exists():
             raise PvMergeError(f"{folder}: holds no {ADAPTER_CONFIG}, so it is not an adapter")
         if not (self.folder / ADAPTER_WEIGHTS).exists():
-            raise PvMergeError(f"{folder}: holds no {ADAPTER_WEIGHTS}; was the adapter saved as a pickle?")
+            raise PvMergeError(
+                f"{folder}: holds no {ADAPTER_WEIGHTS}; was the adapter saved as a pickle?"
+            )
         self._refuse_other_kinds()
 
     def __str__(self) -> str:
@@ -71,7 +81,9 @@ class Adapter:
             raise PvMergeError(f"{self.folder}: is a {kind} adapter; only LoRA can be subtracted")
         for key in ("use_dora", "use_qalora", "lora_bias"):
             if self.config.get(key):
-                raise PvMergeError(f"{self.folder}: uses {key}, which is not a plain B @ A; merge it first")
+                raise PvMergeError(
+                    f"{self.folder}: uses {key}, which is not a plain B @ A; merge it first"
+                )
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
@@ -81,7 +93,9 @@ class Adapter:
         try:
             return load_file(self.folder / ADAPTER_WEIGHTS)
         except SafetensorError as error:
-            raise PvMergeError(f"{self.folder / ADAPTER_WEIGHTS}: not a whole safetensors file ({error})") from None
+            raise PvMergeError(
+                f"{self.folder / ADAPTER_WEIGHTS}: not a whole safetensors file ({error})"
+            ) from None
 
     @cached_property
     def modules(self) -> dict[str, LowRank]:
@@ -92,7 +106,11 @@ class Adapter:
             if not key.endswith(".lora_A.weight") and not key.endswith(".lora_embedding_A"):
                 continue
             embedding = key.endswith(".lora_embedding_A")
-            other = key.replace("lora_embedding_A", "lora_embedding_B") if embedding else key.replace(".lora_A.", ".lora_B.")
+            other = (
+                key.replace("lora_embedding_A", "lora_embedding_B")
+                if embedding
+                else key.replace(".lora_A.", ".lora_B.")
+            )
             if other not in self._tensors:
                 raise PvMergeError(f"{self.folder}: {key} has no {other}; is the file whole?")
             module = key.removeprefix(PREFIX).rpartition(".lora_")[0]
@@ -103,6 +121,7 @@ class Adapter:
                 self._tensors[other],
                 self._scale(module),
                 embedding or bool(self.config.get("fan_in_fan_out")),
+                embedding,
             )
         rest = sorted(set(self._tensors) - used)
         if rest:
@@ -139,5 +158,7 @@ def concatenated(parts: list[tuple[float, LowRank]]) -> LowRank:
     The scale of each part goes into B, so that the whole has scale 1: [c₁s₁B₁ | c₂s₂B₂] [A₁; A₂].
     """
     a = torch.cat([part.a.float() for _, part in parts])
-    b = torch.cat([part.b.float() * (coefficient * part.scale) for coefficient, part in parts], dim=1)
-    return LowRank(a, b, 1.0, parts[0][1].transposed)
+    b = torch.cat(
+        [part.b.float() * (coefficient * part.scale) for coefficient, part in parts], dim=1
+    )
+    return LowRank(a, b, 1.0, parts[0][1].transposed, parts[0][1].embedding)

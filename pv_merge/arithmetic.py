@@ -175,6 +175,34 @@ def truncated(phi: Tensor, rank: int | None, energy: float | None) -> tuple[Tens
     return root[:, None] * vt[:rank], u[:, :rank] * root
 
 
+def sign_disagreement(phis: Sequence[Tensor]) -> tuple[int, int]:
+    """Return (elements that both signs claim, elements that at least two vectors move)."""
+    up = torch.zeros_like(phis[0], dtype=torch.int8)
+    down = torch.zeros_like(up)
+    for phi in phis:
+        up += (phi > 0).to(torch.int8)
+        down += (phi < 0).to(torch.int8)
+    return int(((up > 0) & (down > 0)).sum()), int((up + down > 1).sum())
+
+
+def singular_interference(phis: Sequence[Tensor], rank: int) -> float:
+    """Return the singular task interference ‖(UᵀU − I) Σ (VᵀV − I)‖₁ of matrices (out, in).
+
+    U, V and Σ concatenate the top ``rank`` singular vectors and values of every matrix
+    (Gargiulo et al. 2025; the paper's Appendix F). It is 0 when the spaces are orthogonal.
+    """
+    left, values, right = [], [], []
+    for phi in phis:
+        u, s, vt = torch.linalg.svd(phi.double(), full_matrices=False)
+        left.append(u[:, :rank])
+        values.append(s[:rank])
+        right.append(vt[:rank].T)
+    u, v = torch.cat(left, dim=1), torch.cat(right, dim=1)
+    unit = torch.eye(u.shape[1], dtype=u.dtype)
+    middle = torch.diag(torch.cat(values))
+    return float(((u.T @ u - unit) @ middle @ (v.T @ v - unit)).abs().sum())
+
+
 def capped_eta(eta: float, phi: Tensor, base: Tensor, limit: float | None) -> float:
     """Return ``eta``, reduced where ‖eta·phi‖ would exceed ``limit``·‖base‖.
 
@@ -267,10 +295,7 @@ def merge_block(
     that nothing moves keeps its bits (adding +0 would turn −0 into +0). ``record``, if given, is
     called with (base, every η·φ, out) once ``out`` is written.
     """
-    steps = [
-        preference_vector(base, item.positives, item.negatives, item.vectors).mul_(item.eta)
-        for item in preferences
-    ]
+    steps = block_steps(base, preferences)
     kept = [step.clone() for step in steps] if record is not None else []
     change = consensus(steps, controls.sign_consensus) if steps else None
     if change is not None and bool(change.any()):
@@ -281,6 +306,14 @@ def merge_block(
         rounder.round(base.to(torch.float32, copy=True), start, out)
     if record is not None:
         record(base, kept, out)
+
+
+def block_steps(base: Tensor, preferences: Sequence[PreferenceInputs]) -> list[Tensor]:
+    """Return η·φ of every preference for one block, in float32."""
+    return [
+        preference_vector(base, item.positives, item.negatives, item.vectors).mul_(item.eta)
+        for item in preferences
+    ]
 
 
 def shares(gram: Sequence[Sequence[float]], reached: Sequence[float]) -> list[float]:
@@ -322,6 +355,8 @@ def whole_tensor_steps(
     if controls.interference == "orthogonal":
         phis = orthogonalize(phis)
     return [
-        PreferenceInputs(p.name, 1.0, vectors=(phi * capped_eta(p.eta, phi, base, p.max_relative_norm),))
+        PreferenceInputs(
+            p.name, 1.0, vectors=(phi * capped_eta(p.eta, phi, base, p.max_relative_norm),)
+        )
         for p, phi in zip(preferences, phis, strict=True)
     ]

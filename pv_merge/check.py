@@ -34,8 +34,8 @@ class _Input:
         self.base_part, plus, lora = model.partition("+")
         self.over_base = bool(plus)
         self.folder = Path(lora if plus else model)
-        self.exists = self.folder.is_dir()
-        self.adapter = self.exists and is_adapter(self.folder)
+        self.usable = self.folder.is_dir()
+        self.adapter = self.usable and is_adapter(self.folder)
         self.manifest: dict[str, Any] = {}
         for name in ("preference_vector.json", "pv_run.json"):
             if (self.folder / name).exists():
@@ -92,6 +92,7 @@ def _folders(recipe: Recipe, deep: bool, hashes: bool) -> Iterator[Finding]:
             for finding in _input(item, said.parameters.polarity, recipe, base):
                 yield Finding(finding.level, f"{where}: {finding.text}")
         except PvMergeError as error:
+            item.usable = False
             yield Finding("error", f"{where}: {error.message}")
     yield from _bases(recipe, inputs, base, hashes)
     yield from _output_dtype(recipe, base, inputs)
@@ -111,8 +112,10 @@ def _local_name(where: str, model: str) -> Iterator[Finding]:
             )
 
 
-def _input(item: _Input, polarity: str | None, recipe: Recipe, base: Checkpoint) -> Iterator[Finding]:
-    if not item.exists:
+def _input(
+    item: _Input, polarity: str | None, recipe: Recipe, base: Checkpoint
+) -> Iterator[Finding]:
+    if not item.usable:
         yield Finding(
             "error",
             f"{item.folder}: no such folder (paths are relative to the current folder; a Hub name "
@@ -120,21 +123,47 @@ def _input(item: _Input, polarity: str | None, recipe: Recipe, base: Checkpoint)
         )
         return
     if item.over_base and item.base_part != recipe.base_model:
-        yield Finding("error", f"{item.model}: is an adapter over {item.base_part}, not over {recipe.base_model}")
+        yield Finding(
+            "error",
+            f"{item.model}: is an adapter over {item.base_part}, not over {recipe.base_model}",
+        )
     if item.is_vector and not item.over_base and polarity in ("positive", "negative"):
-        yield Finding("error", f"{item.model}: is an extracted vector, so its polarity is vector, not {polarity}")
+        yield Finding(
+            "error",
+            f"{item.model}: is an extracted vector, so its polarity is vector, not {polarity}",
+        )
     if item.over_base and polarity == "vector":
-        yield Finding("error", f"{item.model}: to mergekit this is the base with the adapter merged in; its polarity is positive")
+        yield Finding(
+            "error",
+            f"{item.model}: to mergekit this is the base with the adapter merged in; its polarity is positive",
+        )
     if not item.is_vector and not item.adapter and polarity == "vector":
-        yield Finding("error", f"{item.model}: is a model, not a difference; its polarity is positive or negative (make a vector with pv-merge extract)")
+        yield Finding(
+            "error",
+            f"{item.model}: is a model, not a difference; its polarity is positive or negative (make a vector with pv-merge extract)",
+        )
     trained = item.manifest.get("polarity")
-    if trained and polarity in ("positive", "negative") and trained != polarity and not item.is_vector:
-        yield Finding("warning", f"{item.model}: was trained as the {trained} policy, but the recipe says {polarity}")
+    if (
+        trained
+        and polarity in ("positive", "negative")
+        and trained != polarity
+        and not item.is_vector
+    ):
+        yield Finding(
+            "warning",
+            f"{item.model}: was trained as the {trained} policy, but the recipe says {polarity}",
+        )
     if item.adapter:
         if not item.over_base:
-            yield Finding("note", f"{item.model}: is an adapter: pv-merge run takes it, mergekit-yaml wants {recipe.base_model}+{item.folder} with polarity positive, or a dense vector")
+            yield Finding(
+                "note",
+                f"{item.model}: is an adapter: pv-merge run takes it, mergekit-yaml wants {recipe.base_model}+{item.folder} with polarity positive, or a dense vector",
+            )
         elif not item.is_vector or base_is_narrow(base):
-            yield Finding("note", f"{item.model}: mergekit-yaml merges the adapter in the base's dtype first (and needs --lora-merge-cache); pv-merge run applies it in float32")
+            yield Finding(
+                "note",
+                f"{item.model}: mergekit-yaml merges the adapter in the base's dtype first (and needs --lora-merge-cache); pv-merge run applies it in float32",
+            )
         for line in adapter_problems(item.folder, base):
             yield Finding("error", line)
         return
@@ -144,9 +173,16 @@ def _input(item: _Input, polarity: str | None, recipe: Recipe, base: Checkpoint)
     missing = [name for name in base.names if name not in other]
     extra = [name for name in other.names if name not in base]
     if missing:
-        yield Finding("error", f"{item.folder}: lacks {_several(missing)}, which the base has; mergekit cannot merge it")
+        yield Finding(
+            "error",
+            f"{item.folder}: lacks {_several(missing)}, which the base has; mergekit cannot merge it",
+        )
     if extra:
-        tied = "; its head is its own, the base's is tied to the embeddings" if "lm_head.weight" in extra else "; it would be dropped"
+        tied = (
+            "; its head is its own, the base's is tied to the embeddings"
+            if "lm_head.weight" in extra
+            else "; it would be dropped"
+        )
         yield Finding("error", f"{item.folder}: has {_several(extra)}, which the base lacks{tied}")
     yield from _configs(item, base, other)
 
@@ -158,17 +194,31 @@ def base_is_narrow(base: Checkpoint) -> bool:
 
 def _configs(item: _Input, base: Checkpoint, other: Checkpoint) -> Iterator[Finding]:
     mine, theirs = base.config, other.config
-    for key in ("model_type", "num_hidden_layers", "hidden_size", "vocab_size", "tie_word_embeddings"):
+    for key in (
+        "model_type",
+        "num_hidden_layers",
+        "hidden_size",
+        "vocab_size",
+        "tie_word_embeddings",
+    ):
         if key in mine and key in theirs and mine[key] != theirs[key]:
-            yield Finding("error", f"{item.folder}: has {key} {theirs[key]}, the base {mine[key]}; is it of another base?")
+            yield Finding(
+                "error",
+                f"{item.folder}: has {key} {theirs[key]}, the base {mine[key]}; is it of another base?",
+            )
     names = [folder / "tokenizer.json" for folder in (base.folder, other.folder)]
     if all(name.exists() for name in names):
         first, second = (read_json(name).get("model", {}).get("vocab") for name in names)
         if first is not None and second is not None and first != second:
-            yield Finding("error", f"{item.folder}: its tokenizer has another vocabulary than the base's; the same row means another token")
+            yield Finding(
+                "error",
+                f"{item.folder}: its tokenizer has another vocabulary than the base's; the same row means another token",
+            )
 
 
-def _bases(recipe: Recipe, inputs: list[_Input], base: Checkpoint, hashes: bool) -> Iterator[Finding]:
+def _bases(
+    recipe: Recipe, inputs: list[_Input], base: Checkpoint, hashes: bool
+) -> Iterator[Finding]:
     """Compare the bases that manifests name; where none does, a weight that few policies move."""
     said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
     if said and hashes:
@@ -177,9 +227,12 @@ def _bases(recipe: Recipe, inputs: list[_Input], base: Checkpoint, hashes: bool)
         own = weights_hash(base)
         for model, value in said.items():
             if value != own:
-                yield Finding("error", f"{recipe.path}: {model}: was made from another base than {recipe.base_model} (its manifest's hash of the base's weights differs)")
+                yield Finding(
+                    "error",
+                    f"{recipe.path}: {model}: was made from another base than {recipe.base_model} (its manifest's hash of the base's weights differs)",
+                )
     for item, entry in zip(inputs, recipe.inputs, strict=True):
-        plain = item.exists and not item.adapter and not item.is_vector
+        plain = item.usable and not item.adapter and not item.is_vector
         if not plain or item.base_sha256 or entry.parameters.polarity == "vector":
             continue
         name = _probe(base)
@@ -187,13 +240,24 @@ def _bases(recipe: Recipe, inputs: list[_Input], base: Checkpoint, hashes: bool)
             continue
         cosine = _probe_cosine(base, Checkpoint(item.folder), name)
         if cosine < 0.9:
-            yield Finding("error", f"{recipe.path}: {item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {recipe.base_model}?")
+            yield Finding(
+                "error",
+                f"{recipe.path}: {item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {recipe.base_model}?",
+            )
 
 
 def _probe(base: Checkpoint) -> str | None:
     """Return the smallest matrix, which is cheap to compare and moves little in fine-tuning."""
-    matrices = [name for name, info in base.infos.items() if len(info.shape) == 2 and info.dtype.startswith(("F", "BF"))]
-    return min(matrices, key=lambda name: (base.infos[name].shape[0] * base.infos[name].shape[1], name), default=None)
+    matrices = [
+        name
+        for name, info in base.infos.items()
+        if len(info.shape) == 2 and info.dtype.startswith(("F", "BF"))
+    ]
+    return min(
+        matrices,
+        key=lambda name: (base.infos[name].shape[0] * base.infos[name].shape[1], name),
+        default=None,
+    )
 
 
 def _probe_cosine(base: Checkpoint, other: Checkpoint, name: str) -> float:
@@ -209,19 +273,27 @@ def _output_dtype(recipe: Recipe, base: Checkpoint, inputs: list[_Input]) -> Ite
     if recipe.dtype in narrow:
         wide = [item.model for item in inputs if _stores(item, "F32")]
         if wide:
-            yield Finding("warning", f"{recipe.path}: dtype: {recipe.dtype} rounds {wide[0]} before anything is subtracted, which loses most of a small delta; leave dtype out")
+            yield Finding(
+                "warning",
+                f"{recipe.path}: dtype: {recipe.dtype} rounds {wide[0]} before anything is subtracted, which loses most of a small delta; leave dtype out",
+            )
     if recipe.out_dtype not in narrow:
         return
     kernel = recipe.parameters.round_to or recipe.dtype
     if kernel is None:
-        wide_input = _stores_checkpoint(base, "F32") or any(_stores(item, "F32") or item.adapter for item in inputs)
+        wide_input = _stores_checkpoint(base, "F32") or any(
+            _stores(item, "F32") or item.adapter for item in inputs
+        )
         kernel = "float32" if wide_input else recipe.out_dtype
     if kernel != recipe.out_dtype:
-        yield Finding("warning", f"{recipe.path}: out_dtype is {recipe.out_dtype}, but the result is {kernel} and would be rounded to nearest, which loses small changes; add parameters: round_to: {recipe.out_dtype}")
+        yield Finding(
+            "warning",
+            f"{recipe.path}: out_dtype is {recipe.out_dtype}, but the result is {kernel} and would be rounded to nearest, which loses small changes; add parameters: round_to: {recipe.out_dtype}",
+        )
 
 
 def _stores(item: _Input, dtype: str) -> bool:
-    return item.exists and not item.adapter and _stores_checkpoint(Checkpoint(item.folder), dtype)
+    return item.usable and not item.adapter and _stores_checkpoint(Checkpoint(item.folder), dtype)
 
 
 def _stores_checkpoint(checkpoint: Checkpoint, dtype: str) -> bool:
@@ -231,12 +303,18 @@ def _stores_checkpoint(checkpoint: Checkpoint, dtype: str) -> bool:
 def _finite(recipe: Recipe, base: Checkpoint, inputs: list[_Input]) -> Iterator[Finding]:
     import torch
 
-    folders = [base, *(Checkpoint(item.folder) for item in inputs if item.exists and not item.adapter)]
+    folders = [
+        base,
+        *(Checkpoint(item.folder) for item in inputs if item.usable and not item.adapter),
+    ]
     for checkpoint in folders:
         for name in checkpoint.names:
             tensor = checkpoint.tensor(name)
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                yield Finding("error", f"{recipe.path}: {checkpoint}: {name} holds values that are not finite; did its training diverge?")
+                yield Finding(
+                    "error",
+                    f"{recipe.path}: {checkpoint}: {name} holds values that are not finite; did its training diverge?",
+                )
 
 
 def _protected(recipe: Recipe, inputs: list[_Input]) -> Iterator[Finding]:
@@ -244,12 +322,21 @@ def _protected(recipe: Recipe, inputs: list[_Input]) -> Iterator[Finding]:
         return
     for name in recipe.preferences:
         said = [
-            item.manifest.get("protected")
+            _said_protected(item, name)
             for item, entry in zip(inputs, recipe.inputs, strict=True)
             if entry.parameters.preference == name
         ]
         if is_protected(name, *said) and _has_negative(recipe.setting(name, "eta")):
-            yield Finding("error", f"{recipe.path}: {name} is a protected preference and its eta is negative; add parameters: allow_protected_negative: true if this is meant")
+            yield Finding(
+                "error",
+                f"{recipe.path}: {name} is a protected preference and its eta is negative; add parameters: allow_protected_negative: true if this is meant",
+            )
+
+
+def _said_protected(item: _Input, name: str) -> bool | None:
+    """Return what the manifest says; its "no" does not hold for a name that it does not know."""
+    said = item.manifest.get("protected")
+    return None if said is False and item.manifest.get("preference") != name else said
 
 
 def _has_negative(setting: Any) -> bool:
@@ -262,9 +349,14 @@ def _has_negative(setting: Any) -> bool:
 
 def _etas(recipe: Recipe) -> Iterator[Finding]:
     for name in recipe.preferences:
-        roles = {item.parameters.polarity for item in recipe.inputs if item.parameters.preference == name}
+        roles = {
+            item.parameters.polarity for item in recipe.inputs if item.parameters.preference == name
+        }
         if roles == {"positive"}:
-            yield Finding("note", f"{recipe.path}: {name} has a positive policy and no negative one, so it is a plain task vector; the full vector is stronger (the paper's Table 6)")
+            yield Finding(
+                "note",
+                f"{recipe.path}: {name} has a positive policy and no negative one, so it is a plain task vector; the full vector is stronger (the paper's Table 6)",
+            )
         if roles == {"negative"}:
             yield Finding("warning", f"{recipe.path}: {name} has a negative policy only")
         if recipe.setting(name, "eta") == 0:

@@ -157,7 +157,7 @@ class Checkpoint:
             digest.update(f"{name} {info.dtype} {info.shape}\n".encode())
             tensor = self.tensor(name).contiguous()
             if tensor.numel():
-                digest.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+                digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
             if progress is not None:
                 progress(tensor.nbytes)
         return digest.hexdigest()

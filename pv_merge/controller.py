@@ -192,12 +192,13 @@ class _AdapterWay:
             inject_adapter_in_model(config, model, adapter_name=adapter)
             self._layers[label] = []
             for module, change in changes.items():
-                layer = model.get_submodule(module)
+                layer: Any = model.get_submodule(module)
                 assert isinstance(layer, LoraLayer)
                 thin = _low_rank(change)
+                a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
                 with torch.no_grad():
-                    layer.lora_A[adapter].weight.data = thin.a.to(layer.lora_A[adapter].weight.device, torch.float32)
-                    layer.lora_B[adapter].weight.data = (thin.b.float() * thin.scale).to(layer.lora_B[adapter].weight.device)
+                    a.data = thin.a.to(a.device, torch.float32)
+                    b.data = (thin.b.float() * thin.scale).to(b.device)
                 self._layers[label].append(layer)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(training.get(name.replace(".base_layer", ""), False))

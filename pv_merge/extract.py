@@ -21,6 +21,7 @@ from pv_merge.protection import is_protected
 from pv_merge.vector import MANIFEST
 from pv_merge.vector_folder import write_dense, write_low_rank
 
+
 @dataclass(frozen=True)
 class Options:
     """How to extract."""
@@ -159,7 +160,9 @@ def _role_problems(sides: tuple[Policy, Policy]) -> list[str]:
     for side, role in zip(sides, ("positive", "negative"), strict=True):
         said = side.manifest.get("polarity")
         if said and said != role:
-            problems.append(f"{side}: its manifest says {said}, it was given as the {role}; are they swapped?")
+            problems.append(
+                f"{side}: its manifest says {said}, it was given as the {role}; are they swapped?"
+            )
     names = [side.manifest.get("preference") for side in sides]
     if all(names) and names[0] != names[1]:
         problems.append(f"{sides[0]} is of the preference {names[0]}, {sides[1]} of {names[1]}")
@@ -167,21 +170,24 @@ def _role_problems(sides: tuple[Policy, Policy]) -> list[str]:
 
 
 def _preference_name(sides: tuple[Policy, Policy], options: Options) -> str:
-    name = options.name or sides[0].manifest.get("preference") or sides[1].manifest.get("preference")
+    name = (
+        options.name or sides[0].manifest.get("preference") or sides[1].manifest.get("preference")
+    )
     if not name:
         raise PvMergeError("neither policy's manifest names the preference; say --name NAME")
     return str(name)
 
 
 def _origin(side: Policy) -> dict[str, Any]:
-    origin: dict[str, Any] = {"path": str(side), "form": "adapter" if side.adapter else "checkpoint"}
+    origin: dict[str, Any] = {
+        "path": str(side),
+        "form": "adapter" if side.adapter else "checkpoint",
+    }
     kept = ("polarity", "dataset", "lora", "seed", "dpo", "metrics", "versions")
     return origin | {key: side.manifest[key] for key in kept if key in side.manifest}
 
 
-def _phi(
-    sides: tuple[Policy, Policy], name: str, weight: Tensor, sums: _Sums
-) -> Tensor | None:
+def _phi(sides: tuple[Policy, Policy], name: str, weight: Tensor, sums: _Sums) -> Tensor | None:
     positive, negative = (side.delta(name, weight) for side in sides)
     phi = positive
     if negative is not None:
@@ -200,17 +206,25 @@ def _low_rank(
     """Return φ of each linear weight: exact from adapters, a truncated SVD from checkpoints."""
     exact = all(side.adapter is not None for side in sides)
     if exact and (options.rank is not None or options.energy is not None):
-        raise PvMergeError("the low-rank form of two adapters is exact; --rank and --energy do not apply")
+        raise PvMergeError(
+            "the low-rank form of two adapters is exact; --rank and --energy do not apply"
+        )
     if not exact and options.rank is None and options.energy is None:
-        raise PvMergeError("the policies are checkpoints, so say which part to keep: --rank N or --energy 0.99")
+        raise PvMergeError(
+            "the policies are checkpoints, so say which part to keep: --rank N or --energy 0.99"
+        )
     changes: dict[str, LowRank] = {}
     for done, name in enumerate(base.names, start=1):
         weight = base.tensor(name)
         if weight.is_floating_point():
             phi = _phi(sides, name, weight, sums)
             if phi is not None and exact:
-                found = [(sign, side.change(name)) for sign, side in zip((1.0, -1.0), sides, strict=True)]
-                changes[name] = concatenated([(sign, part) for sign, part in found if part is not None])
+                found = [
+                    (sign, side.change(name)) for sign, side in zip((1.0, -1.0), sides, strict=True)
+                ]
+                changes[name] = concatenated(
+                    [(sign, part) for sign, part in found if part is not None]
+                )
             elif phi is not None and is_linear(name, weight):
                 a, b = truncated(phi, options.rank, options.energy)
                 changes[name] = LowRank(a, b, 1.0)

@@ -29,11 +29,11 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         yield work
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.replace(target, old / "replaced")
-            os.replace(work, target)
+            target.replace(old / "replaced")
+            work.replace(target)
             shutil.rmtree(old)
         else:
-            os.replace(work, target)
+            work.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -43,7 +43,9 @@ def refuse_existing(target: Path, *, replace: bool = False) -> None:
     if target.exists() and not target.is_dir():
         raise PvMergeError(f"{target}: is a file; name a folder that does not exist yet")
     if not replace and target.is_dir() and any(target.iterdir()):
-        raise PvMergeError(f"{target}: already holds files, which are never overwritten; name another")
+        raise PvMergeError(
+            f"{target}: already holds files, which are never overwritten; name another"
+        )
 
 
 def current_umask() -> int:
@@ -57,7 +59,7 @@ def write_json(path: Path, data: Any) -> None:
     """Write ``data`` as indented JSON by way of a temporary file and a rename."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:

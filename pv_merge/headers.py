@@ -33,7 +33,11 @@ def shape_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
             continue
         if shape[1:] == info.shape[1:] and shape and info.shape:
             said = f"{shape[0]} rows in {name}, the base {info.shape[0]}"
-            cause = "does its tokenizer have other tokens?" if "embed" in name or "head" in name else "were both trained from it?"
+            cause = (
+                "does its tokenizer have other tokens?"
+                if "embed" in name or "head" in name
+                else "were both trained from it?"
+            )
         else:
             said = f"shape {list(shape)} in {name}, the base {list(info.shape)}"
             cause = "were both trained from it?"
@@ -58,7 +62,11 @@ def adapter_problems(folder: Path, base: Checkpoint) -> list[str]:
             )
             break
         embedding = "lora_embedding" in key
-        columns = infos[key.replace("lora_embedding_B", "lora_embedding_A") if embedding else key.replace("lora_B", "lora_A")].shape[1]
+        columns = infos[
+            key.replace("lora_embedding_B", "lora_embedding_A")
+            if embedding
+            else key.replace("lora_B", "lora_A")
+        ].shape[1]
         shape = (info.shape[0], columns)
         if embedding or flipped:
             shape = shape[::-1]

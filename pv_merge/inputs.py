@@ -36,9 +36,7 @@ def settings_problems(settings: Sequence[InputSettings]) -> list[str]:
         if not item.preference:
             problems.append(f"{item.model}: has no preference; is the key misspelt?")
         if item.polarity is None:
-            problems.append(
-                f"{item.model}: has no polarity; it is one of {', '.join(POLARITIES)}"
-            )
+            problems.append(f"{item.model}: has no polarity; it is one of {', '.join(POLARITIES)}")
         elif item.polarity not in POLARITIES:
             hint = did_you_mean(item.polarity, POLARITIES)
             problems.append(f"{item.model}: unknown polarity {item.polarity!r}{hint}")

@@ -58,7 +58,9 @@ class LiveMerge:
         for name, weight in self._weights.items():
             base = self.sources.base.tensor(name)
             preferences = self.sources.preferences(name, etas)
-            weight.copy_(merge(base, preferences, self.sources.controls, dtype=weight.dtype, name=name))
+            weight.copy_(
+                merge(base, preferences, self.sources.controls, dtype=weight.dtype, name=name)
+            )
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -69,7 +69,9 @@ class LossReport:
             for q, other in moving:
                 if q >= p:
                     gram[p][q] = gram[q][p] = float(torch.dot(step, other))
-        return _Sums(float(torch.dot(origin, origin)), gram, reached, float(torch.dot(change, change)))
+        return _Sums(
+            float(torch.dot(origin, origin)), gram, reached, float(torch.dot(change, change))
+        )
 
     def collect(self, name: str, sums: _Sums) -> None:
         """Take the inner products of a part of the weight ``name``."""
@@ -84,7 +86,9 @@ class LossReport:
             layer = layer_of(name)
             label = "outside the layers" if layer is None else str(layer)
             layers.setdefault(label, _Sums()).add(self._weights[name])
-        order = sorted(layers, key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0))
+        order = sorted(
+            layers, key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0)
+        )
         return {
             "kind": "merge_report",
             "format": 1,

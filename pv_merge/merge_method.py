@@ -36,11 +36,11 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 def preference_vector(
     group: TensorGroup,
-    preference: PerNonBase[str | None] = None,  # type: ignore[assignment]
-    polarity: PerNonBase[str | None] = None,  # type: ignore[assignment]
-    eta: PerNonBase[Finite | None] = None,  # type: ignore[assignment]
-    density: PerNonBase[Fraction | None] = None,  # type: ignore[assignment]
-    max_relative_norm: PerNonBase[Positive | None] = None,  # type: ignore[assignment]
+    preference: PerNonBase[str | None] = None,
+    polarity: PerNonBase[str | None] = None,
+    eta: PerNonBase[Finite | None] = None,
+    density: PerNonBase[Fraction | None] = None,
+    max_relative_norm: PerNonBase[Positive | None] = None,
     sign_consensus: SignConsensus = "none",
     interference: Interference = "none",
     round_to: Literal["bfloat16", "float16"] | None = None,
@@ -70,9 +70,7 @@ def preference_vector(
     if round_to is not None:
         dtype = NARROW[round_to]
     controls = Controls(sign_consensus, interference, rounding, seed)
-    return merge(
-        base.tensor, preferences, controls, dtype=dtype, name=group.metadata.name or ""
-    )
+    return merge(base.tensor, preferences, controls, dtype=dtype, name=group.metadata.name or "")
 
 
 class PreferenceVectorMethod(FunctionalGroupMergeMethod):

@@ -45,11 +45,17 @@ class OutputFiles:
         total = 0
         for number, names in enumerate(shards, start=1):
             alone = len(shards) == 1
-            file = "model.safetensors" if alone else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            file = (
+                "model.safetensors"
+                if alone
+                else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            )
             total += self._lay_out(folder / file, {name: tensors[name] for name in names})
             weight_map.update(dict.fromkeys(names, file))
         if len(shards) > 1:
-            write_json(folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map})
+            write_json(
+                folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map}
+            )
 
     def _lay_out(self, path: Path, tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> int:
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -96,9 +102,7 @@ def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     return size
 
 
-def _shards(
-    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]], limit: int
-) -> list[list[str]]:
+def _shards(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]], limit: int) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     filled = 0
     # Wider dtypes first, as safetensors itself does, so that every tensor is aligned.

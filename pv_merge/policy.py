@@ -62,10 +62,10 @@ class Policy:
                 "it would be dropped"
             )
         if extra:
-            tied = " (is the head tied in the base and untied here?)" if "lm_head" in extra[0] else ""
-            found.append(
-                f"{self}: has {extra[0]}{_more(extra)}, which the base {base} lacks{tied}"
+            tied = (
+                " (is the head tied in the base and untied here?)" if "lm_head" in extra[0] else ""
             )
+            found.append(f"{self}: has {extra[0]}{_more(extra)}, which the base {base} lacks{tied}")
         return found
 
     def change(self, name: str) -> LowRank | None:

@@ -69,7 +69,9 @@ def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
             if name == "__metadata__":
                 continue
             if entry["dtype"] not in DTYPES:
-                raise PvMergeError(f"{path}: {name} is stored as {entry['dtype']}, which cannot be merged")
+                raise PvMergeError(
+                    f"{path}: {name} is stored as {entry['dtype']}, which cannot be merged"
+                )
             start = 8 + length + entry["data_offsets"][0]
             found[name] = Range(path, start, DTYPES[entry["dtype"]], tuple(entry["shape"]))
     return found
@@ -111,7 +113,7 @@ def read_part(files: Files, place: Range, start: int, count: int, buffer: bytear
 
 def write_part(descriptor: int, position: int, tensor: Tensor) -> None:
     """Write a flat, contiguous tensor's bytes at ``position`` of a file."""
-    view = memoryview(tensor.view(torch.uint8).numpy())
+    view = tensor.view(torch.uint8).numpy().data
     done = 0
     while done < len(view):
         done += os.pwrite(descriptor, view[done:], position + done)

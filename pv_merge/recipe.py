@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from pv_merge.errors import PvMergeError, raise_all, unknown_keys
 from pv_merge.inputs import InputSettings, settings_problems
@@ -20,7 +20,6 @@ Scalar = float | int | str | bool
 class Conditional(BaseModel):
     """A value for the weights whose name contains ``filter`` (for all, without one)."""
 
-    model_config = ConfigDict(extra="forbid")
     value: Scalar | list[float]
     filter: str | None = None
 
@@ -30,7 +29,6 @@ Number = float | list[float] | Conditional | list[Conditional]
 
 
 class _InputParameters(BaseModel):
-    model_config = ConfigDict(extra="forbid")
     preference: str | None = None
     polarity: str | None = None
     eta: Number | None = None
@@ -39,7 +37,6 @@ class _InputParameters(BaseModel):
 
 
 class _SharedParameters(BaseModel):
-    model_config = ConfigDict(extra="forbid")
     sign_consensus: Literal["none", "sum", "count"] = "none"
     interference: Literal["none", "orthogonal"] = "none"
     round_to: Literal["bfloat16", "float16"] | None = None
@@ -52,13 +49,11 @@ class _SharedParameters(BaseModel):
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid")
     model: str
     parameters: _InputParameters = Field(default_factory=_InputParameters)
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
     merge_method: Literal["preference_vector"]
     base_model: str
     models: list[_Input] = Field(min_length=1)
@@ -173,7 +168,9 @@ def parse_recipe(path: Path) -> tuple[Recipe | None, list[str]]:
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         raise PvMergeError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):
-        raise PvMergeError(f"{path}: expected keys such as merge_method:, got {type(data).__name__}")
+        raise PvMergeError(
+            f"{path}: expected keys such as merge_method:, got {type(data).__name__}"
+        )
     problems = _key_problems(data, str(path))
     document = None
     try:
@@ -214,8 +211,6 @@ def _key_problems(data: dict[str, Any], where: str) -> list[str]:
 def _value_problems(error: ValidationError, data: dict[str, Any], where: str) -> list[str]:
     problems: dict[str, None] = {}
     for item in error.errors():
-        if item["type"] == "extra_forbidden":
-            continue  # reported with a suggestion by _key_problems
         place, parts = where, list(item["loc"])
         if parts and parts[0] == "models" and len(parts) > 1 and isinstance(parts[1], int):
             entry = data["models"][parts[1]]
@@ -226,7 +221,9 @@ def _value_problems(error: ValidationError, data: dict[str, Any], where: str) ->
         if item["type"] == "missing":
             problems[f"{place}: {label} is required"] = None
         elif len(parts) > len(keys):
-            problems[f"{place}: {label} must be a number, a list of numbers, or filters with values"] = None
+            problems[
+                f"{place}: {label} must be a number, a list of numbers, or filters with values"
+            ] = None
         else:
             problems[f"{place}: {label}: {item['msg']}, got {item['input']!r}"] = None
     return list(problems)
@@ -254,7 +251,9 @@ def _input_problems(recipe: Recipe) -> list[str]:
     problems += [f"{recipe.path}: {line}" for line in settings_problems(plain)]
     for item in plain:
         if item.density is not None and not 0 < item.density <= 1:
-            problems.append(f"{recipe.path}: {item.model}: density must be in (0, 1], got {item.density:g}")
+            problems.append(
+                f"{recipe.path}: {item.model}: density must be in (0, 1], got {item.density:g}"
+            )
         if item.max_relative_norm is not None and item.max_relative_norm <= 0:
             problems.append(f"{recipe.path}: {item.model}: max_relative_norm must be positive")
         if item.eta is not None and not math.isfinite(item.eta):
@@ -282,4 +281,3 @@ def _duplicates(inputs: Sequence[_Input], where: str) -> list[str]:
         for name in dict.fromkeys(names)
         if names.count(name) > 1
     ]
-

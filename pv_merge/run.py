@@ -38,7 +38,9 @@ def run(
     recipe = read_recipe(path)
     if recipe.other:
         key = next(iter(recipe.other))
-        raise PvMergeError(f"{path}: {key} changes the tokenizer, which only mergekit-yaml does; use it for this recipe")
+        raise PvMergeError(
+            f"{path}: {key} changes the tokenizer, which only mergekit-yaml does; use it for this recipe"
+        )
     sources = Sources(recipe)
     layout = Layout(sources)
     total = sum(place.elements for place in layout.places.values() if place.dtype.is_floating_point)

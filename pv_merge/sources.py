@@ -43,7 +43,9 @@ class _Input:
         self.model = model
         base, plus, lora = model.partition("+")
         if plus and base != base_model:
-            raise PvMergeError(f"{model}: is an adapter over {base}, but the recipe's base is {base_model}")
+            raise PvMergeError(
+                f"{model}: is an adapter over {base}, but the recipe's base is {base_model}"
+            )
         folder = lora if plus else model
         if not Path(folder).is_dir():
             raise PvMergeError(

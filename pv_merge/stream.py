@@ -53,9 +53,7 @@ class Layout:
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
         self.places = ranges(sources.base)
-        self.inputs = {
-            checkpoint.folder: ranges(checkpoint) for checkpoint in sources.checkpoints
-        }
+        self.inputs = {checkpoint.folder: ranges(checkpoint) for checkpoint in sources.checkpoints}
         recipe = sources.recipe
         self.cast = TORCH_DTYPES[recipe.dtype] if recipe.dtype else None
         self.out = TORCH_DTYPES[recipe.out_dtype] if recipe.out_dtype else None
@@ -155,12 +153,16 @@ class Pass:
         place = self.layout.places[name]
         base = self._read(place, 0, place.elements, 0).clone()
         for folder, group in self.layout.inputs.items():
-            if name in group and not torch.equal(base, self._read(group[name], 0, place.elements, 1)):
+            if name in group and not torch.equal(
+                base, self._read(group[name], 0, place.elements, 1)
+            ):
                 raise PvMergeError(f"{folder}: the buffer {name} differs from the base's")
         for target in self.targets:
             target.files.write(name, 0, base)
 
-    def _whole_job(self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int) -> None:
+    def _whole_job(
+        self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int
+    ) -> None:
         with self._whole:
             self._work(name, groups, start, count, whole=True)
 
@@ -177,11 +179,15 @@ class Pass:
         controls = self.layout.sources.controls
         kernel = self.layout.kernel_dtype(name)
         for target, group in zip(self.targets, groups, strict=True):
-            active = [
-                replace(item, positives=(), negatives=(), vectors=(phis[item.name],))
-                for item in group
-                if item.eta != 0 and item.name in phis
-            ] if len(self.targets) > 1 else [item for item in self._loaded(groups[0], start, count) if item.eta != 0]
+            active = (
+                [
+                    replace(item, positives=(), negatives=(), vectors=(phis[item.name],))
+                    for item in group
+                    if item.eta != 0 and item.name in phis
+                ]
+                if len(self.targets) > 1
+                else [item for item in self._loaded(groups[0], start, count) if item.eta != 0]
+            )
             if whole:
                 active = whole_tensor_steps(base, active, controls)
             rounder = Rounder(kernel, controls.rounding, controls.seed, name)
@@ -193,7 +199,9 @@ class Pass:
                     base[window], part, controls, rounder, start + block, out[window],
                     self._recorder(target, name, part),
                 )  # fmt: skip
-            target.files.write(name, start, out if self.layout.out is None else out.to(self.layout.out))
+            target.files.write(
+                name, start, out if self.layout.out is None else out.to(self.layout.out)
+            )
         with self._lock:
             self.advance(count)
 
@@ -215,7 +223,10 @@ class Pass:
         self, group: Sequence[PreferenceInputs], start: int, count: int
     ) -> list[PreferenceInputs]:
         numbers = iter(range(1, 1000))
-        return [item.mapped(lambda part: self._load(part, start, count, next(numbers))) for item in group]
+        return [
+            item.mapped(lambda part: self._load(part, start, count, next(numbers)))
+            for item in group
+        ]
 
     def _load(self, part: Stored | Tensor, start: int, count: int, number: int) -> Tensor:
         if isinstance(part, Tensor):

@@ -82,7 +82,9 @@ def run_sweep(
     if counted:
         bench.take(base, base, advance, counted)
     if len(grid) > LARGE and not yes:
-        raise PvMergeError(f"{len(grid)} points take about {_expected(bench, len(grid))}; add --yes to measure them")
+        raise PvMergeError(
+            f"{len(grid)} points take about {_expected(bench, len(grid))}; add --yes to measure them"
+        )
     for point in todo or shown:
         if counted:
             bench.take(point, base, advance, counted)
@@ -98,7 +100,11 @@ def run_sweep(
 
 
 def summarise(
-    bench: Bench, axes: Axes, etas: Point, measures: Sequence[Measure], answers: list[dict[str, Any]]
+    bench: Bench,
+    axes: Axes,
+    etas: Point,
+    measures: Sequence[Measure],
+    answers: list[dict[str, Any]],
 ) -> Sweep:
     """Return what the measured points say."""
     base, grid = base_point(etas), points(axes, etas)
@@ -106,7 +112,9 @@ def summarise(
     labels: dict[str, str] = {}
     better: dict[str, int] = {}
     for measure in measures:
-        labels |= {k: v for k, v in measure.labels().items() if any(k in found for found in figures)}
+        labels |= {
+            k: v for k, v in measure.labels().items() if any(k in found for found in figures)
+        }
         better |= measure.better()
     sweep = Sweep(axes, grid, figures, bench.estimates(base, base), labels, better, answers=answers)
     sweep.rho = {name: correlations(sweep, name) for name in axes}

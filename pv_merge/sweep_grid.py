@@ -28,7 +28,9 @@ def read_axes(options: Sequence[str], preferences: Sequence[str]) -> Axes:
         name, equals, text = option.partition("=")
         name = name.strip()
         if not equals:
-            raise PvMergeError(f"--eta {option}: expected PREFERENCE=NUMBER,NUMBER, such as polite=-1,0,1")
+            raise PvMergeError(
+                f"--eta {option}: expected PREFERENCE=NUMBER,NUMBER, such as polite=-1,0,1"
+            )
         if name not in preferences:
             raise PvMergeError(
                 f"--eta {option}: the recipe has no preference {name!r}{did_you_mean(name, preferences)}"

@@ -28,7 +28,9 @@ def draw(sweep: Sweep, folder: Path) -> list[Path]:
             written.append(path)
         else:
             for name in moving:
-                path = folder / (f"curve-{file}.png" if len(moving) == 1 else f"curve-{file}-{name}.png")
+                path = folder / (
+                    f"curve-{file}.png" if len(moving) == 1 else f"curve-{file}-{name}.png"
+                )
                 _curve(sweep, name, figure, path)
                 written.append(path)
     if len(sweep.goals) > 1 and len(sweep.points) > 2:
@@ -62,7 +64,15 @@ def _heat_map(sweep: Sweep, moving: list[str], figure: str, path: Path) -> None:
             row, column = _place(sweep, y, point[y]), _place(sweep, x, point[x])
             values[row, column] = figures[figure].value
     label = sweep.labels[figure]
-    heat_map(path, (x, sweep.axes[x]), (y, sweep.axes[y]), values, figure, label, sweep.better.get(figure, 1))
+    heat_map(
+        path,
+        (x, sweep.axes[x]),
+        (y, sweep.axes[y]),
+        values,
+        figure,
+        label,
+        sweep.better.get(figure, 1),
+    )
 
 
 def _curve(sweep: Sweep, name: str, figure: str, path: Path) -> None:

@@ -73,7 +73,9 @@ def print_tables(sweep: Sweep, console: Any) -> None:
         for name in sweep.axes:
             table.add_column(f"η {name}", justify="right", no_wrap=True)
         for name in sweep.labels:
-            table.add_column(name.replace(".", "\n.").replace("_", "\n_"), justify="right", no_wrap=True)
+            table.add_column(
+                name.replace(".", "\n.").replace("_", "\n_"), justify="right", no_wrap=True
+            )
         for point, figures in zip(sweep.points, sweep.figures, strict=True):
             etas = [f"{point[name]:g}" for name in sweep.axes]
             table.add_row(*etas, *(_lines(figures.get(name)) for name in sweep.labels))
@@ -98,7 +100,9 @@ def print_answers(sweep: Sweep, console: Any) -> None:
         console.print(f"\n[bold]{_plain(prompt)}[/bold]", highlight=False)
         for item in sweep.answers:
             name = ", ".join(f"{p} {item['point'][p]:+g}" for p in sweep.axes)
-            console.print(f"  [cyan]{name}[/cyan]  {_plain(item['answers'][place])}", highlight=False)
+            console.print(
+                f"  [cyan]{name}[/cyan]  {_plain(item['answers'][place])}", highlight=False
+            )
 
 
 def step_text(step: Step) -> str:
@@ -121,12 +125,19 @@ def page(sweep: Sweep, pictures: Sequence[Path], provenance: dict[str, Any]) -> 
         body.append(f'<img alt="{_text(path.stem)}" src="data:image/png;base64,{data}">')
     if sweep.labels:
         body += ["<h2>Every point</h2>", _points_table(sweep), _label_list(sweep)]
-        rows = [[_text(p), _text(f), f"{r:+.2f}"] for p, rhos in sweep.rho.items() for f, r in rhos.items()]
+        rows = [
+            [_text(p), _text(f), f"{r:+.2f}"]
+            for p, rhos in sweep.rho.items()
+            for f, r in rhos.items()
+        ]
         if rows:
             body += ["<h2>Monotone? Spearman's ρ of eta against each measure</h2>"]
             body += [_table(["preference", "measure", "ρ"], rows)]
     if sweep.steps:
-        rows = [[_text(s.preference), f"{s.before:g} → {s.after:g}", _text(s.figure), _cell(s.change)] for s in sweep.steps]
+        rows = [
+            [_text(s.preference), f"{s.before:g} → {s.after:g}", _text(s.figure), _cell(s.change)]
+            for s in sweep.steps
+        ]
         body += ["<h2>What each step changed, item by item</h2>"]
         body += [_table(["preference", "eta", "measure", "mean change"], rows)]
     if sweep.front:
@@ -149,7 +160,13 @@ def _points_table(sweep: Sweep) -> str:
     for point, figures in zip(sweep.points, sweep.figures, strict=True):
         etas = [f"{point[name]:g}" for name in sweep.axes]
         rows.append([*etas, *(_cell(figures[f]) if f in figures else "" for f in sweep.labels)])
-    rows.append(["base", *[""] * (len(sweep.axes) - 1), *(_cell(sweep.base[f]) if f in sweep.base else "" for f in sweep.labels)])
+    rows.append(
+        [
+            "base",
+            *[""] * (len(sweep.axes) - 1),
+            *(_cell(sweep.base[f]) if f in sweep.base else "" for f in sweep.labels),
+        ]
+    )
     return _table([*(f"η {_text(name)}" for name in sweep.axes), *map(_text, sweep.labels)], rows)
 
 

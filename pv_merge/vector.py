@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,23 +107,19 @@ class PreferenceVector:
 
     def norm(self) -> float:
         """Return ‖φ‖ over all weights (Frobenius)."""
-        return float(self._dot(self) ** 0.5)
+        return max(0.0, self._dot(self)) ** 0.5  # rounding can leave a low-rank zero below 0
 
     def cosine(self, other: PreferenceVector) -> float:
         """Return cos(φ, other) over all weights; 0 where one of them is zero."""
         scale = self.norm() * other.norm()
-        return self._dot(other) / scale if scale else 0.0
+        return float(self._dot(other) / scale) if scale else 0.0
 
     def _dot(self, other: PreferenceVector) -> float:
         total = 0.0
         for name in self.names:
             if name not in other:
                 continue
-            if self.shape(name) != other.shape(name):
-                raise PvMergeError(
-                    f"{name}: {self.preference} has shape {list(self.shape(name))}, "
-                    f"{other.preference} {list(other.shape(name))}; are they of the same base?"
-                )
+            self._same_shape(other, name)
             mine, theirs = self.change(name), other.change(name)
             if isinstance(mine, LowRank) and isinstance(theirs, LowRank):
                 if mine.transposed != theirs.transposed:
@@ -135,6 +132,13 @@ class PreferenceVector:
             if left.is_floating_point():
                 total += square_sum(left, left if other is self else other.dense(name))
         return total
+
+    def _same_shape(self, other: PreferenceVector, name: str) -> None:
+        if self.shape(name) != other.shape(name):
+            raise PvMergeError(
+                f"{name}: {self.preference} has shape {list(self.shape(name))}, "
+                f"{other.preference} {list(other.shape(name))}; are they of the same base?"
+            )
 
     def __add__(self, other: PreferenceVector) -> PreferenceVector:
         return self._combined(other, 1.0)
@@ -150,7 +154,7 @@ class PreferenceVector:
         for name in self.names:
             change = self.change(name)
             if isinstance(change, LowRank):
-                changes[name] = LowRank(change.a, change.b, change.scale * factor, change.transposed)
+                changes[name] = replace(change, scale=change.scale * factor)
             elif change.is_floating_point():
                 changes[name] = change.float() * factor
         return PreferenceVector(self.preference, changes, {"derived": True, **_lineage(self)})
@@ -168,6 +172,8 @@ class PreferenceVector:
         for name in sorted({*self.names, *other.names}):
             parts = [(1.0, self)] if name in self else []
             parts += [(sign, other)] if name in other else []
+            if len(parts) == 2:
+                self._same_shape(other, name)
             held = [(factor, vector.change(name)) for factor, vector in parts]
             if not all(isinstance(h, LowRank) or h.is_floating_point() for _, h in held):
                 continue
@@ -182,7 +188,9 @@ class PreferenceVector:
         name_ = self.preference if self.preference == other.preference else joint
         return PreferenceVector(name_, changes, {"derived": True, **_lineage(self)})
 
-    def save(self, folder: str | Path, base: str | Path | None = None, dtype: str = "float32") -> None:
+    def save(
+        self, folder: str | Path, base: str | Path | None = None, dtype: str = "float32"
+    ) -> None:
         """Write the vector: a PEFT adapter if it is low-rank, else a folder that mergekit reads.
 
         ``base`` is the base model's folder (its config and the names of weights that do not move

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +38,10 @@ def save_vector(
         if vector.low_rank:
             changes = {name: vector.change(name) for name in vector.names}
             thin = {name: change for name, change in changes.items() if isinstance(change, LowRank)}
-            manifest |= {"form": "low-rank", "rank": write_low_rank(work, thin, origin, str(named), dtype)}
+            manifest |= {
+                "form": "low-rank",
+                "rank": write_low_rank(work, thin, origin, str(named), dtype),
+            }
         else:
             manifest["form"] = "dense"
 
@@ -71,9 +73,7 @@ def write_dense(
                 writer.add(name, weight)
             else:
                 change = phi(name, weight)
-                writer.add(
-                    name, torch.zeros_like(weight) if change is None else change.to(target)
-                )
+                writer.add(name, torch.zeros_like(weight) if change is None else change.to(target))
             advance(done)
     config = {**base.config}
     config.pop("torch_dtype", None)
@@ -95,7 +95,9 @@ def write_low_rank(
     rank = max(change.a.shape[0] for change in changes.values())
     transposed = {change.transposed for change in changes.values()}
     if len(transposed) > 1:
-        raise PvMergeError("a vector over both linear and embedding layers cannot be one adapter; save it dense")
+        raise PvMergeError(
+            "a vector over both linear and embedding layers cannot be one adapter; save it dense"
+        )
     tensors = {}
     for name, change in changes.items():
         module = f"base_model.model.{name.removesuffix('.weight')}"
@@ -133,5 +135,3 @@ def target_modules(names: Iterable[str], base: Checkpoint) -> list[str]:
         if name.endswith(".weight") and name.removesuffix(".weight").rpartition(".")[2] in leaves
     }
     return sorted(leaves if meant == modules else modules)
-
-

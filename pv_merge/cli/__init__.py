@@ -10,7 +10,9 @@ import click
 from pv_merge import __version__
 
 COMMANDS = {
+    "calibrate": "Suggest eta from few measurements, under constraints.",
     "check": "Report every problem of a recipe before anything is read in full.",
+    "evaluate": "Measure a model or a recipe: pairs, refusal, reward models, capability.",
     "extract": "Make a preference vector of a positive and a negative policy.",
     "fetch": "Write a small real base model, with no account and no hub.",
     "inspect": "Show norms, cosines and interference of vectors.",

@@ -9,7 +9,9 @@ import click
 
 @click.command("check")
 @click.argument("recipe", type=click.Path())
-@click.option("--deep", is_flag=True, help="Also read every weight, for values that are not finite.")
+@click.option(
+    "--deep", is_flag=True, help="Also read every weight, for values that are not finite."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(recipe: str, deep: bool, as_json: bool) -> None:
     """Report every problem of RECIPE at once; exit with 1 if there is an error."""

@@ -9,7 +9,11 @@ import click
 @click.argument("positive", type=click.Path())
 @click.argument("negative", type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="Folder for the vector.")
-@click.option("--base", type=click.Path(), help="The base's folder, where neither manifest nor adapter names it.")
+@click.option(
+    "--base",
+    type=click.Path(),
+    help="The base's folder, where neither manifest nor adapter names it.",
+)
 @click.option("--name", help="The preference's name, where the manifests do not have it.")
 @click.option(
     "--form",
@@ -18,10 +22,26 @@ import click
     show_default=True,
     help="dense: a tensor for each weight, as mergekit reads it; low-rank: one adapter, for PEFT and vLLM.",
 )
-@click.option("--rank", type=click.IntRange(min=1), help="Low-rank from checkpoints: the rank to keep.")
-@click.option("--energy", type=click.FloatRange(0, 1, min_open=True), help="Low-rank from checkpoints: the share of each squared norm to keep.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True, help="Dtype of the deltas.")
-@click.option("--allow-different-bases", is_flag=True, help="Subtract policies that were trained from two bases.")
+@click.option(
+    "--rank", type=click.IntRange(min=1), help="Low-rank from checkpoints: the rank to keep."
+)
+@click.option(
+    "--energy",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Low-rank from checkpoints: the share of each squared norm to keep.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Dtype of the deltas.",
+)
+@click.option(
+    "--allow-different-bases",
+    is_flag=True,
+    help="Subtract policies that were trained from two bases.",
+)
 def command(
     positive: str,
     negative: str,
