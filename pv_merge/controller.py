@@ -192,10 +192,11 @@ class _AdapterWay:
             inject_adapter_in_model(config, model, adapter_name=adapter)
             self._layers[label] = []
             for module, change in changes.items():
-                layer: Any = model.get_submodule(module)
+                layer = model.get_submodule(module)
                 assert isinstance(layer, LoraLayer)
                 thin = _low_rank(change)
-                a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+                held: Any = layer
+                a, b = held.lora_A[adapter].weight, held.lora_B[adapter].weight
                 with torch.no_grad():
                     a.data = thin.a.to(a.device, torch.float32)
                     b.data = (thin.b.float() * thin.scale).to(b.device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +101,20 @@ class Recipe:
             if item.parameters.preference == preference and value is not None:
                 return value
         return getattr(self.parameters, key)
+
+    def text_with(self, etas: Mapping[str, float]) -> str:
+        """Return the recipe's YAML with other etas, and with its first comment lines kept."""
+        if not etas:
+            return self.text
+        data = yaml.safe_load(self.text)
+        for item in data["models"]:
+            said = item.get("parameters") or {}
+            if said.get("preference") in etas:
+                said["eta"] = float(etas[said["preference"]])
+        lines = self.text.splitlines()
+        comments = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+        body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        return "".join(f"{line}\n" for line in comments) + body
 
     def settings_for(self, name: str, t: float) -> list[InputSettings]:
         """Return every input's settings for the weight ``name``, at depth ``t`` (0 first, 1 last)."""

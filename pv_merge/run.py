@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from pv_merge.errors import PvMergeError
 from pv_merge.folders import new_folder, refuse_existing, write_json
 from pv_merge.loss_report import REPORT_NAME, LossReport
 from pv_merge.output import OutputFiles
-from pv_merge.recipe import Recipe, read_recipe
+from pv_merge.recipe import read_recipe
 from pv_merge.sources import Sources
 from pv_merge.stream import Layout, Pass, Target
+
+Advance = Callable[[int, int], None]
+Found = Callable[[list[Finding]], None]
 
 
 def run(
@@ -23,8 +26,8 @@ def run(
     *,
     report: bool = True,
     threads: int | None = None,
-    found: Callable[[list[Finding]], None] = lambda findings: None,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    found: Found = lambda findings: None,
+    advance: Advance = lambda done, total: None,
 ) -> dict[str, Any]:
     """Merge the recipe at ``path`` into the new folder ``output`` and return the loss report.
 
@@ -34,16 +37,65 @@ def run(
     """
     target = Path(output)
     refuse_existing(target)
-    found(raise_errors(check(path)))
+    sources = _open(path, found)
+    with new_folder(target) as work:
+        (result,) = _stream(sources, [({}, work, target.name)], report, threads, advance)
+    return result
+
+
+def run_grid(
+    path: str | Path,
+    output: str | Path,
+    points: Sequence[Mapping[str, float | None]],
+    *,
+    report: bool = True,
+    threads: int | None = None,
+    found: Found = lambda findings: None,
+    advance: Advance = lambda done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Merge the recipe for every point of etas in one read; return the reports by folder name.
+
+    Each point becomes a model in a folder of its own under the new folder ``output``, called after
+    its etas, such as ``helpful=0.5,polite=-1``, with the same bytes as a run of its own.
+    """
+    target = Path(output)
+    refuse_existing(target)
+    sources = _open(path, found)
+    for point in points:
+        sources.known(dict.fromkeys(point, 0.0))
+    with new_folder(target) as work:
+        places = []
+        for point in points:
+            etas = {label: value for label, value in point.items() if value is not None}
+            name = ",".join(f"{label}={value:g}" for label, value in etas.items())
+            (work / name).mkdir()
+            places.append((etas, work / name, name))
+        results = _stream(sources, places, report, threads, advance)
+    return {name: result for (_, _, name), result in zip(places, results, strict=True)}
+
+
+def _open(path: str | Path, found: Found) -> Sources:
+    findings = raise_errors(check(path))
+    found(findings)
     recipe = read_recipe(path)
     if recipe.other:
         key = next(iter(recipe.other))
         raise PvMergeError(
             f"{path}: {key} changes the tokenizer, which only mergekit-yaml does; use it for this recipe"
         )
-    sources = Sources(recipe)
+    return Sources(recipe)
+
+
+def _stream(
+    sources: Sources,
+    places: Sequence[tuple[dict[str, float], Path, str]],
+    report: bool,
+    threads: int | None,
+    advance: Advance,
+) -> list[dict[str, Any]]:
+    """Write one model for each place, (etas, folder, name), in one pass; return their reports."""
     layout = Layout(sources)
-    total = sum(place.elements for place in layout.places.values() if place.dtype.is_floating_point)
+    total = sum(p.elements for p in layout.places.values() if p.dtype.is_floating_point)
     done = 0
 
     def moved(elements: int) -> None:
@@ -51,22 +103,32 @@ def run(
         done += elements
         advance(done, total)
 
-    losses = LossReport(recipe.etas) if report else None
-    with new_folder(target) as work:
-        files = OutputFiles(work, layout.tensors())
-        try:
-            Pass(layout, [Target({}, files, losses)], moved, threads).run()
-        except OSError as error:
-            raise PvMergeError(f"{output}: {error.strerror or error}; is the disk full?") from None
-        finally:
-            files.close()
-        result = losses.to_dict() if losses else {}
-        companions(work, recipe, sources, result)
-    return result
+    targets: list[Target] = []
+    try:
+        for etas, folder, _ in places:
+            losses = LossReport({**sources.recipe.etas, **etas}) if report else None
+            targets.append(Target(etas, OutputFiles(folder, layout.tensors()), losses))
+        Pass(layout, targets, moved, threads).run()
+    except OSError as error:
+        raise PvMergeError(
+            f"{places[0][1].parent}: {error.strerror or error}; is the disk full?"
+        ) from None
+    finally:
+        for target in targets:
+            target.files.close()
+    results = []
+    for target, (etas, folder, name) in zip(targets, places, strict=True):
+        results.append(target.report.to_dict() if target.report else {})
+        companions(folder, name, sources, etas, results[-1])
+    return results
 
 
-def companions(work: Path, recipe: Recipe, sources: Sources, report: dict[str, Any]) -> None:
+def companions(
+    work: Path, name: str, sources: Sources, etas: Mapping[str, float], report: dict[str, Any]
+) -> None:
     """Write what belongs beside the weights: config, tokenizer, recipe, report, card."""
+    recipe = sources.recipe
+    text = recipe.text_with(etas)
     config = {**sources.base.config}
     dtype = recipe.out_dtype or recipe.parameters.round_to or recipe.dtype
     if dtype:
@@ -74,7 +136,7 @@ def companions(work: Path, recipe: Recipe, sources: Sources, report: dict[str, A
         config["dtype"] = dtype
     write_json(work / "config.json", config)
     sources.base.copy_companions(work)
-    (work / "mergekit_config.yml").write_text(recipe.text, encoding="utf-8")
+    (work / "mergekit_config.yml").write_text(text, encoding="utf-8")
     if report:
         write_json(work / REPORT_NAME, {**report, "pv_merge": __version__})
     lines = [
@@ -82,12 +144,12 @@ def companions(work: Path, recipe: Recipe, sources: Sources, report: dict[str, A
         "library_name: transformers",
         "tags: [mergekit, merge, preference-vector]",
         "---",
-        f"# {work.name.strip('.').partition('.')[0]}",
+        f"# {name}",
         "",
         "A merge by [preference vectors](https://arxiv.org/abs/2504.20106), made with `pv-merge run`.",
         "",
         "```yaml",
-        recipe.text.rstrip(),
+        text.rstrip(),
         "```",
         "",
     ]

@@ -19,7 +19,7 @@ from pv_merge.loss_report import LossReport
 from pv_merge.output import OutputFiles
 from pv_merge.recipe import read_recipe
 from pv_merge.report import report
-from pv_merge.run import run
+from pv_merge.run import run, run_grid
 from pv_merge.sources import Sources
 from pv_merge.stream import Layout, Pass, Target
 
@@ -110,37 +110,34 @@ def test_any_number_of_threads_and_any_job_size(
     assert_same_bits(tmp_path / "one", tmp_path / "other")
 
 
-def test_several_outputs_of_one_pass_equal_several_runs(folders: list[str], tmp_path: Path) -> None:
+def test_a_grid_equals_several_runs(folders: list[str], tmp_path: Path) -> None:
     inputs = two_preferences(folders)
-    document = recipe(folders[0], inputs, {"round_to": "bfloat16", "max_relative_norm": 0.02})
-    path = written(tmp_path / "r.yml", document)
-    layout = Layout(Sources(read_recipe(path)))
-    points = [{"helpful": 0.0}, {"helpful": 1.0, "polite": 0.5}, {"polite": -2.0}]
-    targets = []
-    for number, etas in enumerate(points):
-        folder = tmp_path / f"point{number}"
-        folder.mkdir()
-        targets.append(Target(etas, OutputFiles(folder, layout.tensors()), LossReport(etas)))
-    Pass(layout, targets).run()
-    for number, etas in enumerate(points):
-        targets[number].files.close()
-        changed = [
-            (
-                m,
-                {
-                    **p,
-                    **(
-                        {"eta": etas[p["preference"]]}
-                        if "eta" in p and p["preference"] in etas
-                        else {}
-                    ),
-                },
-            )
-            for m, p in inputs
-        ]
-        alone = recipe(folders[0], changed, {"round_to": "bfloat16", "max_relative_norm": 0.02})
-        run(written(tmp_path / f"r{number}.yml", alone), tmp_path / f"alone{number}")
-        assert_same_bits(tmp_path / f"point{number}", tmp_path / f"alone{number}")
+    controls = {"round_to": "bfloat16", "max_relative_norm": 0.02}
+    path = written(tmp_path / "r.yml", recipe(folders[0], inputs, controls))
+    grid = [{"helpful": 0.0}, {"helpful": 1.0, "polite": 0.5}, {"polite": -2.0}]
+    reports = run_grid(path, tmp_path / "grid", grid)
+    assert list(reports) == ["helpful=0", "helpful=1,polite=0.5", "polite=-2"]
+    for name in reports:
+        alone = tmp_path / name / "r.yml"
+        alone.parent.mkdir()
+        alone.write_text((tmp_path / "grid" / name / "mergekit_config.yml").read_text())
+        single = run(alone, tmp_path / name / "out")
+        assert_same_bits(tmp_path / "grid" / name, tmp_path / name / "out")
+        for label, entry in single["preferences"].items():
+            assert entry == pytest.approx(reports[name]["preferences"][label])
+
+
+def test_the_grid_as_a_command(folders: list[str], tmp_path: Path) -> None:
+    path = written(tmp_path / "r.yml", recipe(folders[0], two_preferences(folders)))
+    command = ["run", str(path), str(tmp_path / "grid"), "--eta", "helpful=-1,1", "--no-report"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "grid").iterdir()) == ["helpful=-1", "helpful=1"]
+    result = CliRunner().invoke(
+        main, ["run", str(path), str(tmp_path / "g2"), "--eta", "helpfull=-1,1"]
+    )
+    assert result.exit_code == 1
+    assert "has no preference 'helpfull'; did you mean helpful?" in result.output
 
 
 def test_shards_have_an_index_and_load(folders: list[str], tmp_path: Path) -> None:

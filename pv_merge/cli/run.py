@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from pv_merge.check import Finding
 
 
 @click.command("run")
 @click.argument("recipe", type=click.Path())
 @click.argument("out", type=click.Path())
 @click.option(
-    "--no-report",
-    is_flag=True,
-    help="Leave out the loss report, which takes about a fifth of the time.",
+    "--eta",
+    "etas",
+    multiple=True,
+    metavar="NAME=V1,V2,…",
+    help="Write a model for each of these eta instead of the recipe's, all from one read; repeat it for a grid.",
 )
+@click.option("--no-report", is_flag=True, help="Leave out the loss report.")
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Worker threads; by default one for each core."
 )
-def command(recipe: str, out: str, no_report: bool, threads: int | None) -> None:
+def command(
+    recipe: str, out: str, etas: tuple[str, ...], no_report: bool, threads: int | None
+) -> None:
     """Merge RECIPE into the new folder OUT: mergekit's weights, bit for bit, several times faster."""
     from pv_merge.cli.findings import print_findings
     from pv_merge.cli.loss_table import print_report
     from pv_merge.cli.progress import bar
-    from pv_merge.run import run
+    from pv_merge.recipe import read_recipe
+    from pv_merge.run import run, run_grid
+    from pv_merge.sweep_grid import points, read_axes
 
+    reports = {}
     with bar("merge") as advance:
-        report = run(
-            recipe,
-            out,
-            report=not no_report,
-            threads=threads,
-            found=lambda findings: print_findings(findings, quiet=True),
-            advance=advance,
-        )
-    if report:
-        print_report(report, out)
-    else:
+
+        def found(findings: list[Finding]) -> None:
+            print_findings(findings, quiet=True)
+
+        if etas:
+            grid = points(read_axes(etas, read_recipe(recipe).preferences), {})
+            reports = run_grid(
+                recipe,
+                out,
+                grid,
+                report=not no_report,
+                threads=threads,
+                found=found,
+                advance=advance,
+            )
+        else:
+            reports[out] = run(
+                recipe, out, report=not no_report, threads=threads, found=found, advance=advance
+            )
+    if no_report:
         click.echo(f"merged into {out}")
+        return
+    for name, report in reports.items():
+        print_report(report, name)
