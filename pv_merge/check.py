@@ -261,10 +261,14 @@ def _probe(base: Checkpoint) -> str | None:
 
 
 def _probe_cosine(base: Checkpoint, other: Checkpoint, name: str) -> float:
+    import torch
+
     from pv_merge.arithmetic import cosine
 
     left, right = base.tensor(name), other.tensor(name)
-    return cosine(left, right) if left.shape == right.shape else 0.0
+    if left.shape != right.shape:
+        return 0.0
+    return 1.0 if torch.equal(left, right) else cosine(left, right)
 
 
 def _output_dtype(recipe: Recipe, base: Checkpoint, inputs: list[_Input]) -> Iterator[Finding]:
