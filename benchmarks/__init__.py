@@ -1,0 +1,1 @@
+"""Benchmarks: ratios and medians of commands run in turn, never single absolute times."""

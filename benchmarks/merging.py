@@ -1,0 +1,128 @@
+"""The merging benchmark: ours against stock mergekit's methods, and against plain reading and writing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.commands import in_turn, script
+from benchmarks.inputs import SIZES, write_model, write_recipe
+
+
+def merges(work: Path, size_name: str, preferences: int, repeats: int) -> dict[str, Any]:
+    """Time every way to merge one size with one number of preferences."""
+    models, out = work / size_name, work / "out"
+    size = SIZES[size_name]
+    base = write_model(models / "base", size, 0)
+    inputs = [base]
+    for number in range(preferences):
+        for index, polarity in enumerate(("positive", "negative")):
+            seed = 1 + 2 * number + index
+            inputs.append(write_model(models / f"{polarity}{number}", size, seed, around=0))
+    recipes = {
+        name: write_recipe(work / f"{name}.yml", models, preferences, method, **top)
+        for name, method, top in (
+            ("ours", "preference_vector", {"out_dtype": "bfloat16"}),
+            ("arithmetic32", "task_arithmetic", {"dtype": "float32", "out_dtype": "bfloat16"}),
+            ("arithmetic16", "task_arithmetic", {}),
+            ("ties32", "ties", {"dtype": "float32", "out_dtype": "bfloat16"}),
+        )
+    }
+    mergekit, ours = script("mergekit-yaml"), script("pv-merge")
+    stock = ["--no-copy-tokenizer", "--quiet"]
+    files = " ".join(str(folder / "model.safetensors") for folder in inputs)
+    copy = f"cat {files} > /dev/null && mkdir -p {out} && cp {base}/model.safetensors {out}/"
+    commands = {
+        "task_arithmetic float32": [mergekit, str(recipes["arithmetic32"]), str(out), *stock],
+        "task_arithmetic bf16": [mergekit, str(recipes["arithmetic16"]), str(out), *stock],
+        "ties float32": [mergekit, str(recipes["ties32"]), str(out), *stock],
+        "preference_vector in mergekit-yaml": [mergekit, str(recipes["ours"]), str(out), *stock],
+        "pv-merge run": [ours, "run", str(recipes["ours"]), str(out)],
+        "pv-merge run --no-report": [ours, "run", str(recipes["ours"]), str(out), "--no-report"],
+        "imports of pv-merge run": [sys.executable, "-c", "import pv_merge.run"],
+        "read all, write one (cat, cp)": ["sh", "-c", copy],
+    }
+    print(f"{size_name}, {preferences} preferences, {size.parameters / 1e6:.0f} M parameters")
+    timings = in_turn(commands, repeats, [out])
+    reference = timings["task_arithmetic float32"].median
+    limit = timings["read all, write one (cat, cp)"].median
+    imports = timings["imports of pv-merge run"].median
+    rows = {}
+    for name, timing in timings.items():
+        rows[name] = {**timing.to_dict(), "of_task_arithmetic": round(timing.median / reference, 4)}
+    for name in ("pv-merge run", "pv-merge run --no-report"):
+        rows[name]["without_imports_of_limit"] = round((timings[name].median - imports) / limit, 3)
+    rows["preference_vector in mergekit-yaml"]["of_task_arithmetic_bf16"] = round(
+        timings["preference_vector in mergekit-yaml"].median
+        / timings["task_arithmetic bf16"].median,
+        4,
+    )
+    return {
+        "size": size_name,
+        "parameters": size.parameters,
+        "preferences": preferences,
+        "rows": rows,
+    }
+
+
+def grid(work: Path, size_name: str, points: int, repeats: int) -> dict[str, Any]:
+    """Time a grid to disk in one read, against as many stock merges."""
+    models, out = work / size_name, work / "out"
+    size = SIZES[size_name]
+    write_model(models / "base", size, 0)
+    for number in range(2):
+        for index, polarity in enumerate(("positive", "negative")):
+            write_model(models / f"{polarity}{number}", size, 1 + 2 * number + index, around=0)
+    recipe = write_recipe(work / "grid.yml", models, 2, "preference_vector", out_dtype="bfloat16")
+    side = round(points**0.5)
+    values = ",".join(f"{-1 + 2 * i / (side - 1):g}" for i in range(side))
+    etas = ["--eta", f"p0={values}", "--eta", f"p1={values}"]
+    stock = [script("mergekit-yaml"), str(recipe), str(out), "--no-copy-tokenizer", "--quiet"]
+    load = (
+        "import sys, time, torch; from transformers import AutoModelForCausalLM;"
+        f"AutoModelForCausalLM.from_pretrained({str(models / 'base')!r}, dtype=torch.bfloat16)"
+    )
+    commands = {
+        "mergekit-yaml, one point": stock,
+        f"pv-merge run, {points} points": [script("pv-merge"), "run", str(recipe), str(out), *etas, "--no-report"],
+        "loading one result": [sys.executable, "-c", load],
+        f"in memory, {points} points": [
+            sys.executable, "-m", "benchmarks.live", "grid", str(recipe), str(models / "base"), str(side)
+        ],
+    }  # fmt: skip
+    print(f"{size_name}, grid of {points} points")
+    timings = in_turn(commands, repeats, [out])
+    one = timings["mergekit-yaml, one point"].median
+    load_s = timings["loading one result"].median
+    return {
+        "size": size_name,
+        "points": points,
+        "rows": {name: timing.to_dict() for name, timing in timings.items()},
+        "to_disk_of_stock": round(
+            timings[f"pv-merge run, {points} points"].median / (points * one), 4
+        ),
+        "in_memory_of_stock": round(
+            timings[f"in memory, {points} points"].median / (points * (one + load_s)), 4
+        ),
+    }
+
+
+def start_up(work: Path, repeats: int) -> dict[str, Any]:
+    """Time the help texts, and the check of a sharded 8B layout (files without contents)."""
+    from benchmarks.layout import write_layout
+
+    folder = work / "8B"
+    for name in ("base", "positive0", "negative0"):
+        write_layout(folder / name)
+    recipe = write_recipe(work / "check.yml", folder, 1, "preference_vector", out_dtype="bfloat16")
+    commands = {
+        "pv-merge --help": [script("pv-merge"), "--help"],
+        "pv-train --help": [script("pv-train"), "--help"],
+        "pv-merge check, 8B in shards": [script("pv-merge"), "check", str(recipe)],
+    }
+    print("start-up")
+    timings = in_turn(commands, repeats)
+    shutil.rmtree(folder)
+    return {name: timing.to_dict() for name, timing in timings.items()}
