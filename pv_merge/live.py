@@ -68,7 +68,7 @@ class LiveMerge:
         self.sources.known(etas)
         for target, weight in self._weights.items():
 
-            def merged(name: str, dtype: torch.dtype = weight.dtype) -> Tensor:
+            def merged(name: str, dtype: torch.dtype = self._round_to or weight.dtype) -> Tensor:
                 base = self.sources.base.tensor(name)
                 preferences = self.sources.preferences(name, etas)
                 return merge(base, preferences, self.sources.controls, dtype=dtype, name=name)

@@ -65,5 +65,6 @@ def _print(figures: dict[str, Any]) -> None:
     console.print(
         f"signs disagree in {figures['sign_disagreement']:.1%} of the weights that two or more move; "
         f"singular task interference {interference['mean']:.3g} "
-        f"(rank {interference['rank']}, mean of {interference['matrices']} matrices)"
+        f"(rank {interference['rank']}, mean of {interference['matrices']} matrices)",
+        soft_wrap=True,
     )
