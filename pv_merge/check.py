@@ -17,6 +17,10 @@ from pv_merge.recipe import Conditional, Recipe, parse_recipe
 Level = Literal["error", "warning", "note"]
 
 
+HASHED_AT_ONCE = 1_000_000_000
+"""Bytes of weights up to which a base is hashed without being asked; about a second."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report."""
@@ -51,16 +55,17 @@ class _Input:
         return said.get("weights_sha256") if isinstance(said, dict) else None
 
 
-def check(path: str | Path, *, deep: bool = False, hashes: bool = True) -> list[Finding]:
-    """Return every finding of a recipe. ``deep`` also reads all weights for non-finite values.
+def check(path: str | Path, *, deep: bool = False) -> list[Finding]:
+    """Return every finding of a recipe.
 
-    ``hashes`` lets the base's weights be hashed (once, then remembered) where a manifest of an
-    input says what its base's hash must be.
+    ``deep`` also reads all weights, for values that are not finite, and hashes those of a large
+    base, to compare it with the base that a manifest names; a small one is hashed at any rate,
+    and a hash is remembered.
     """
     recipe, problems = parse_recipe(Path(path))
     found = [Finding("error", line) for line in problems]
     if recipe is not None:
-        found += _folders(recipe, deep, hashes)
+        found += _folders(recipe, deep)
         found += _etas(recipe)
     return found
 
@@ -73,7 +78,7 @@ def raise_errors(findings: list[Finding]) -> list[Finding]:
     return findings
 
 
-def _folders(recipe: Recipe, deep: bool, hashes: bool) -> Iterator[Finding]:
+def _folders(recipe: Recipe, deep: bool) -> Iterator[Finding]:
     where = recipe.path
     for model in (recipe.base_model, *(item.model for item in recipe.inputs)):
         yield from _local_name(str(where), model)
@@ -94,7 +99,7 @@ def _folders(recipe: Recipe, deep: bool, hashes: bool) -> Iterator[Finding]:
         except PvMergeError as error:
             item.usable = False
             yield Finding("error", f"{where}: {error.message}")
-    yield from _bases(recipe, inputs, base, hashes)
+    yield from _bases(recipe, inputs, base, deep)
     yield from _output_dtype(recipe, base, inputs)
     if deep:
         yield from _finite(recipe, base, inputs)
@@ -216,15 +221,21 @@ def _configs(item: _Input, base: Checkpoint, other: Checkpoint) -> Iterator[Find
             )
 
 
-def _bases(
-    recipe: Recipe, inputs: list[_Input], base: Checkpoint, hashes: bool
-) -> Iterator[Finding]:
+def _bases(recipe: Recipe, inputs: list[_Input], base: Checkpoint, deep: bool) -> Iterator[Finding]:
     """Compare the bases that manifests name; where none does, a weight that few policies move."""
     said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
-    if said and hashes:
-        from pv_merge.base_identity import weights_hash
+    if said:
+        from pv_merge.base_identity import known_hash, weights_hash
 
-        own = weights_hash(base)
+        size = sum(file.stat().st_size for file in base.files)
+        own = weights_hash(base) if deep or size <= HASHED_AT_ONCE else known_hash(base)
+        if own is None:
+            yield Finding(
+                "note",
+                f"{recipe.path}: {recipe.base_model} was not compared with the base that the manifests "
+                "name, which takes reading it; --deep does",
+            )
+            said = {}
         for model, value in said.items():
             if value != own:
                 yield Finding(
