@@ -11,7 +11,7 @@ from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
 from pv_merge.headers import adapter_problems, shape_problems
-from pv_merge.protection import is_protected
+from pv_merge.protection import MANIFESTS, negative_problem, said_by
 from pv_merge.recipe import Conditional, Recipe, parse_recipe
 
 Level = Literal["error", "warning", "note"]
@@ -41,7 +41,7 @@ class _Input:
         self.usable = self.folder.is_dir()
         self.adapter = self.usable and is_adapter(self.folder)
         self.manifest: dict[str, Any] = {}
-        for name in ("preference_vector.json", "pv_run.json"):
+        for name in MANIFESTS:
             if (self.folder / name).exists():
                 self.manifest = read_json(self.folder / name)
 
@@ -336,22 +336,16 @@ def _protected(recipe: Recipe, inputs: list[_Input]) -> Iterator[Finding]:
     if recipe.parameters.allow_protected_negative:
         return
     for name in recipe.preferences:
+        if not _has_negative(recipe.setting(name, "eta")):
+            continue
         said = [
-            _said_protected(item, name)
+            said_by(item.manifest, name)
             for item, entry in zip(inputs, recipe.inputs, strict=True)
             if entry.parameters.preference == name
         ]
-        if is_protected(name, *said) and _has_negative(recipe.setting(name, "eta")):
-            yield Finding(
-                "error",
-                f"{recipe.path}: {name} is a protected preference and its eta is negative; add parameters: allow_protected_negative: true if this is meant",
-            )
-
-
-def _said_protected(item: _Input, name: str) -> bool | None:
-    """Return what the manifest says; its "no" does not hold for a name that it does not know."""
-    said = item.manifest.get("protected")
-    return None if said is False and item.manifest.get("preference") != name else said
+        problem = negative_problem(name, said)
+        if problem:
+            yield Finding("error", f"{recipe.path}: {problem}")
 
 
 def _has_negative(setting: Any) -> bool:

@@ -6,8 +6,8 @@ below is the schema of the YAML: mergekit reads its parameters from there.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from mergekit.common import ModelReference
@@ -21,31 +21,53 @@ from mergekit.merge_methods.base import (
     TensorGroup,
 )
 from mergekit.merge_methods.easy_define import merge_method
-from pydantic import Field
+from pydantic import Field, ValidationError, WrapValidator
 
-from pv_merge.arithmetic import Controls, Interference, SignConsensus, merge
+from pv_merge.arithmetic import Controls, Interference, PreferenceInputs, SignConsensus, merge
+from pv_merge.errors import PvMergeError
 from pv_merge.inputs import InputSettings, group_inputs
+from pv_merge.protection import negative_problem, said_in
 from pv_merge.rounding import NARROW, RoundingMode
 
 NAME = "preference_vector"
 
+
+def _one_line(name: str, expected: str) -> WrapValidator:
+    """Say in one line what pydantic would say in several, and with a traceback."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PvMergeError(f"parameters: {name} must be {expected}, got {value!r}") from None
+
+    return WrapValidator(check)
+
+
+def _choice(name: str, literal: Any) -> WrapValidator:
+    return _one_line(name, f"one of {', '.join(get_args(literal))}")
+
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NarrowDtype = Literal["bfloat16", "float16"]
 
 
 def preference_vector(
     group: TensorGroup,
     preference: PerNonBase[str | None] = None,
     polarity: PerNonBase[str | None] = None,
-    eta: PerNonBase[Finite | None] = None,
-    density: PerNonBase[Fraction | None] = None,
-    max_relative_norm: PerNonBase[Positive | None] = None,
-    sign_consensus: SignConsensus = "none",
-    interference: Interference = "none",
-    round_to: Literal["bfloat16", "float16"] | None = None,
-    rounding: RoundingMode = "stochastic",
-    seed: int = 0,
+    eta: PerNonBase[Annotated[Finite | None, _one_line("eta", "a finite number")]] = None,
+    density: PerNonBase[Annotated[Fraction | None, _one_line("density", "in (0, 1]")]] = None,
+    max_relative_norm: PerNonBase[
+        Annotated[Positive | None, _one_line("max_relative_norm", "a positive number")]
+    ] = None,
+    sign_consensus: Annotated[SignConsensus, _choice("sign_consensus", SignConsensus)] = "none",
+    interference: Annotated[Interference, _choice("interference", Interference)] = "none",
+    round_to: Annotated[NarrowDtype | None, _choice("round_to", NarrowDtype)] = None,
+    rounding: Annotated[RoundingMode, _choice("rounding", RoundingMode)] = "stochastic",
+    seed: Annotated[int, _one_line("seed", "a whole number")] = 0,
     allow_protected_negative: bool = False,
 ) -> torch.Tensor:
     """Return base + Σ η·φ of one tensor (Eq. 4 and 5), in ``round_to`` or the promoted dtype."""
@@ -64,6 +86,8 @@ def preference_vector(
         for entry in entries
     ]
     preferences = group_inputs(settings, [entry.tensor for entry in entries])
+    if not allow_protected_negative:
+        _refuse_negative(preferences, settings)
     dtype = base.tensor.dtype
     for entry in entries:
         dtype = torch.promote_types(dtype, entry.tensor.dtype)
@@ -71,6 +95,17 @@ def preference_vector(
         dtype = NARROW[round_to]
     controls = Controls(sign_consensus, interference, rounding, seed)
     return merge(base.tensor, preferences, controls, dtype=dtype, name=group.metadata.name or "")
+
+
+def _refuse_negative(
+    preferences: Sequence[PreferenceInputs], settings: Sequence[InputSettings]
+) -> None:
+    for item in preferences:
+        if item.eta < 0:
+            folders = [s.model.rpartition("+")[2] for s in settings if s.preference == item.name]
+            problem = negative_problem(item.name, (said_in(f, item.name) for f in folders))
+            if problem:
+                raise PvMergeError(problem)
 
 
 class PreferenceVectorMethod(FunctionalGroupMergeMethod):
