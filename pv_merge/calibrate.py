@@ -14,6 +14,7 @@ is suggested has always been measured.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,12 +24,15 @@ import numpy as np
 from pv_merge.calibrate_goal import Constraint
 from pv_merge.calibrate_surface import Surface, expected_gain, fit, normal_cdf
 from pv_merge.errors import PvMergeError
-from pv_merge.evaluation.statistics import Estimate
+from pv_merge.evaluation.statistics import Estimate, bootstrap
 from pv_merge.sweep_grid import Axes, count
 
 Figures = Mapping[str, Estimate]
 Take = Callable[[dict[str, float]], Figures]
 """Measures a point and returns its figures."""
+
+Items = Callable[[dict[str, float] | None], Mapping[str, Sequence[float]]]
+"""Returns the values behind the figures of a point, item by item; of the base for None."""
 
 NEGLIGIBLE = 0.002
 """The search ends when the expected gain is below this share of the range of values seen."""
@@ -61,6 +65,9 @@ class Calibration:
     gain_left: float = 0.0
     """Largest expected gain of any point that was not measured, in the goal's unit."""
     grid: int = 0
+    """Number of candidates."""
+    finished: bool = False
+    """Whether the search ended because nothing more was to be gained, not for lack of budget."""
 
 
 def calibrate(
@@ -71,10 +78,13 @@ def calibrate(
     base: Figures,
     budget: int | None = None,
     minimize: bool = False,
+    items: Items | None = None,
     told: Callable[[Trial], None] = lambda trial: None,
 ) -> Calibration:
     """Return the best allowed point found with at most ``budget`` measurements.
 
+    ``items`` returns the values behind the figures of a point, or of the base where it is given
+    None; with it the confidence in a bound that is relative to the base is that of paired values.
     ``budget`` is by default a third of the grid, at least 3 and at most 24. Raises
     ``PvMergeError`` where the grid is a single point.
     """
@@ -87,7 +97,7 @@ def calibrate(
     result = Calibration(goal, grid=len(grid))
     sign = -1.0 if minimize else 1.0
     measured: list[int] = []
-    for index in spread(scaled, min(len(names) + 2, allowed_count)):
+    for index in spread(scaled, max(1, min(len(names) + 2, allowed_count - 1))):
         result.trials.append(_trial(take, grid[index], goal, sign, constraints, base, None, None))
         measured.append(index)
         told(result.trials[-1])
@@ -100,6 +110,7 @@ def calibrate(
         # Until a point is allowed, gains are probabilities of being so, and the search goes on.
         found = any(trial.allowed for trial in result.trials)
         if found and result.gain_left < NEGLIGIBLE * width:
+            result.finished = True
             break
         if len(measured) >= allowed_count:
             break
@@ -111,7 +122,10 @@ def calibrate(
         told(trial)
     result.best = max((t for t in result.trials if t.allowed), key=lambda t: t.value, default=None)
     if result.best is not None:
-        result.confidence = {c.text: _probability(result.best, c, base) for c in constraints}
+        for constraint in constraints:
+            paired = _paired_slack(result.best, constraint, items)
+            margin = _plain_slack(result.best, constraint, base) if paired is None else paired
+            result.confidence[constraint.text] = _above_zero(margin)
     return result
 
 
@@ -120,7 +134,9 @@ def spread(points: np.ndarray, wanted: int) -> list[int]:
     chosen = [int(np.argmin((points**2).sum(axis=1)))]
     while len(chosen) < wanted:
         square = ((points[:, None, :] - points[None, chosen, :]) ** 2).sum(axis=2)
-        chosen.append(int(np.argmax(square.min(axis=1))))
+        distance = square.min(axis=1)
+        # Of equals the last, which has the largest etas: there the effect is plain.
+        chosen.append(len(points) - 1 - int(np.argmax(distance[::-1])))
     return chosen
 
 
@@ -162,10 +178,36 @@ def _gains(
     return gains, mean
 
 
-def _probability(trial: Trial, constraint: Constraint, base: Figures) -> float:
+def _plain_slack(trial: Trial, constraint: Constraint, base: Figures) -> Estimate:
+    """Return how far the figure is inside its bound, taking the base's figure as exact."""
     figure = trial.figures[constraint.figure]
-    deviation = max((figure.high - figure.low) / (2 * 1.96), 1e-12)
-    return round(float(normal_cdf(constraint.slack(figure.value, base) / deviation)), 4)
+    ends = [constraint.slack(value, base) for value in (figure.low, figure.high)]
+    return Estimate(constraint.slack(figure.value, base), min(ends), max(ends), figure.n)
+
+
+def _paired_slack(trial: Trial, constraint: Constraint, items: Items | None) -> Estimate | None:
+    """Return the same for a bound relative to the base, item by item, where both have the items.
+
+    A perplexity has none itself; its logarithm has, if the bound is a multiple of the base's.
+    """
+    if items is None or not constraint.factor:
+        return None
+    mine, base = items(trial.eta), items(None)
+    figure, factor, shift = constraint.figure, constraint.factor, constraint.shift
+    if figure not in mine and not shift and factor > 0:
+        figure, factor, shift = f"{figure}.nats", 1.0, math.log(factor)
+    old, new = base.get(figure), mine.get(figure)
+    if not old or not new or len(old) != len(new):
+        return None
+    sign = 1.0 if constraint.at_most else -1.0
+    pairs = zip(new, old, strict=True)
+    return bootstrap([sign * (factor * before + shift - after) for after, before in pairs])
+
+
+def _above_zero(margin: Estimate) -> float:
+    """Return the probability that a mean is above 0, taking its distribution as normal."""
+    deviation = max((margin.high - margin.low) / (2 * 1.96), 1e-12)
+    return round(float(normal_cdf(margin.value / deviation)), 4)
 
 
 def _scaled(grid: Sequence[Mapping[str, float]], axes: Axes) -> np.ndarray:

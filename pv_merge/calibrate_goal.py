@@ -75,14 +75,13 @@ def read_ranges(options: Sequence[str], preferences: Sequence[str]) -> Axes:
             raise PvMergeError(
                 f"--range {option}: expected NAME=LOW:HIGH:STEP, such as {name}=0:1.5:0.25"
             )
-        axes[name] = (
-            _steps(option, *numbers) if len(numbers) == 3 else _steps(option, *numbers, 0.25)
-        )
+        low, high, step = [*numbers, 0.25][:3]
+        axes[name] = _steps(option, low, high, step)
     return axes
 
 
 def _steps(option: str, low: float, high: float, step: float) -> list[float]:
     if step <= 0 or high < low:
         raise PvMergeError(f"--range {option}: LOW must not exceed HIGH, and STEP must be positive")
-    count = int(math.floor((high - low) / step + 1e-9)) + 1
+    count = math.floor((high - low) / step + 1e-9) + 1
     return [round(low + i * step, 10) + 0.0 for i in range(count)]

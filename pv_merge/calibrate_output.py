@@ -46,6 +46,7 @@ def write(
             "suggested": None if best is None else best.eta,
             "confidence": result.confidence,
             "expected_gain_left": result.gain_left,
+            "finished": result.finished,
             "grid": result.grid,
             "evaluations": len(result.trials),
             "trace": trace,

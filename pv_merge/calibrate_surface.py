@@ -66,7 +66,8 @@ def kernel(left: np.ndarray, right: np.ndarray, length: float, share: float) -> 
 
 def normal_cdf(value: np.ndarray | float) -> np.ndarray:
     """Return Φ."""
-    return np.vectorize(lambda x: 0.5 * (1 + math.erf(x / math.sqrt(2))))(value)
+    found: np.ndarray = np.vectorize(lambda x: 0.5 * (1 + math.erf(x / math.sqrt(2))))(value)
+    return found
 
 
 def expected_gain(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:

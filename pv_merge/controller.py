@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from pv_merge.adapter import LowRank
 from pv_merge.arithmetic import PreferenceInputs, merge
 from pv_merge.errors import PvMergeError, did_you_mean
+from pv_merge.live_names import LiveNames, live_names
 from pv_merge.vector import PreferenceVector
 
 
@@ -46,10 +48,10 @@ class PreferenceController:
         self.model = model
         self._lock = threading.Lock()
         self._eta = dict.fromkeys(vectors, 0.0)
-        _check_fit(model, vectors)
-        thin = not dense and all(_adaptable(model, vector) for vector in vectors.values())
+        fitting = {label: _as_live(model, label, vector) for label, vector in vectors.items()}
+        thin = not dense and all(_adaptable(model, vector) for vector in fitting.values())
         self._way: _AdapterWay | _WeightWay = (
-            _AdapterWay(model, vectors) if thin else _WeightWay(model, vectors)
+            _AdapterWay(model, fitting) if thin else _WeightWay(model, fitting)
         )
 
     @property
@@ -100,23 +102,53 @@ class PreferenceController:
         self.reset()
 
 
-def _check_fit(model: nn.Module, vectors: Mapping[str, PreferenceVector]) -> None:
+class _Converted:
+    """A vector under the names of a live model that renames or fuses the weights of its files."""
+
+    low_rank = False
+
+    def __init__(self, vector: PreferenceVector, live: LiveNames) -> None:
+        self._vector, self._live = vector, live
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._live.sources)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._live.sources
+
+    def dense(self, name: str) -> Tensor:
+        return self._live.convert(name, self._vector.dense)
+
+    change = dense
+
+
+_Vector = PreferenceVector | _Converted
+
+
+def _as_live(model: nn.Module, label: str, vector: PreferenceVector) -> _Vector:
+    """Return the vector under the model's names; raise ``PvMergeError`` where it does not fit."""
     state = model.state_dict()
-    for label, vector in vectors.items():
-        for name in vector.names:
-            if name not in state:
-                raise PvMergeError(
-                    f"{label}: moves {name}, which {type(model).__name__} does not have"
-                    f"{did_you_mean(name, state)}"
-                )
-            if vector.shape(name) != tuple(state[name].shape):
-                raise PvMergeError(
-                    f"{label}: has shape {list(vector.shape(name))} in {name}, the model "
-                    f"{list(state[name].shape)}; is it a vector of another base?"
-                )
+    live = live_names(model, {name: vector.shape(name) for name in vector.names})
+    for name in live.unknown:
+        if _moves(vector.change(name)):
+            raise PvMergeError(
+                f"{label}: moves {name}, which {type(model).__name__} does not have"
+                f"{did_you_mean(name, state)}"
+            )
+    for name, shape in live.shapes.items():
+        if shape != tuple(state[name].shape):
+            raise PvMergeError(
+                f"{label}: has shape {list(shape)} in {name}, the model "
+                f"{list(state[name].shape)}; is it a vector of another base?"
+            )
+    renamed = len(live.sources) < len(vector.names) or any(
+        names != (target,) for target, names in live.sources.items()
+    )
+    return _Converted(vector, live) if renamed else vector
 
 
-def _adaptable(model: nn.Module, vector: PreferenceVector) -> bool:
+def _adaptable(model: nn.Module, vector: _Vector) -> bool:
     """Return whether PEFT can hold the vector: low-rank, and on linear layers only."""
     from transformers.pytorch_utils import Conv1D
 
@@ -129,7 +161,7 @@ def _adaptable(model: nn.Module, vector: PreferenceVector) -> bool:
 class _WeightWay:
     """Writes weights in place, from a copy of the base."""
 
-    def __init__(self, model: nn.Module, vectors: Mapping[str, PreferenceVector]) -> None:
+    def __init__(self, model: nn.Module, vectors: Mapping[str, _Vector]) -> None:
         state = model.state_dict()
         self._vectors = vectors
         self._weights: dict[str, Tensor] = {}
@@ -163,15 +195,16 @@ class _WeightWay:
 
 
 def _moves(change: Tensor | LowRank) -> bool:
-    return isinstance(change, LowRank) or bool(change.any())
+    return isinstance(change, LowRank) or (change.is_floating_point() and bool(change.any()))
 
 
 class _AdapterWay:
     """Injects the vectors as PEFT LoRA layers, and changes their scales."""
 
-    def __init__(self, model: nn.Module, vectors: Mapping[str, PreferenceVector]) -> None:
+    def __init__(self, model: nn.Module, vectors: Mapping[str, _Vector]) -> None:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
+        from transformers.pytorch_utils import Conv1D
 
         self._model = model
         self._names = {label: f"pv_{number}" for number, label in enumerate(vectors)}
@@ -189,13 +222,16 @@ class _AdapterWay:
                 lora_dropout=0.0,
             )
             adapter = self._names[label]
-            inject_adapter_in_model(config, model, adapter_name=adapter)
+            with warnings.catch_warnings():
+                # PEFT warns of several adapters in one model, and of tied weights among them.
+                warnings.simplefilter("ignore")
+                inject_adapter_in_model(config, model, adapter_name=adapter)
             self._layers[label] = []
             for module, change in changes.items():
                 layer = model.get_submodule(module)
                 assert isinstance(layer, LoraLayer)
-                thin = _low_rank(change)
                 held: Any = layer
+                thin = _low_rank(change).stored(isinstance(held.get_base_layer(), Conv1D))
                 a, b = held.lora_A[adapter].weight, held.lora_B[adapter].weight
                 with torch.no_grad():
                     a.data = thin.a.to(a.device, torch.float32)
@@ -233,6 +269,11 @@ class _AdapterWay:
                 parent, _, leaf = name.rpartition(".")
                 setattr(self._model.get_submodule(parent), leaf, module.get_base_layer())
         self._layers = {label: [] for label in self._layers}
+        configs = getattr(self._model, "peft_config", {})
+        for adapter in self._names.values():
+            configs.pop(adapter, None)
+        if not configs:
+            vars(self._model).pop("peft_config", None)
 
 
 def _low_rank(change: Tensor | LowRank) -> LowRank:

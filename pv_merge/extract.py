@@ -57,8 +57,9 @@ class _Sums:
         if positive is not None and negative is not None:
             self.both += square_sum(positive, negative)
         if phi is not None:
-            self.phi += square_sum(phi)
-            self.moved += 1
+            square = square_sum(phi)
+            self.phi += square
+            self.moved += square > 0
 
     def measures(self) -> dict[str, float | int]:
         scale = (self.positive * self.negative) ** 0.5

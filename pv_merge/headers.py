@@ -51,10 +51,16 @@ def adapter_problems(folder: Path, base: Checkpoint) -> list[str]:
     flipped = bool(read_json(folder / ADAPTER_CONFIG).get("fan_in_fan_out"))
     found = []
     for key, info in sorted(infos.items()):
-        module, mark, _ = key.removeprefix("base_model.model.").partition(".lora_")
-        if not mark or "_B" not in key.rpartition(".lora_")[2]:
+        if not key.endswith((".lora_B.weight", ".lora_embedding_B")):
             continue
+        module = key.removeprefix("base_model.model.").rpartition(".lora_")[0]
         name = f"{module}.weight"
+        if ".experts" in module and name not in base:
+            found.append(
+                f"{folder}: adapts the fused experts {module.removesuffix('.base_layer')}, which the "
+                f"base {base} stores one by one; merge the adapter into a checkpoint first"
+            )
+            break
         if name not in base:
             found.append(
                 f"{folder}: adapts {module}, which the base {base} does not have as a weight of its "

@@ -15,13 +15,11 @@ from pydantic import BaseModel, Field, ValidationError
 from pv_merge.errors import PvMergeError, raise_all, unknown_keys
 from pv_merge.inputs import InputSettings, settings_problems
 
-Scalar = float | int | str | bool
-
 
 class Conditional(BaseModel):
     """A value for the weights whose name contains ``filter`` (for all, without one)."""
 
-    value: Scalar | list[float]
+    value: float | list[float]
     filter: str | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -158,7 +159,7 @@ def _steps(
 ) -> list[Step]:
     """Return what each step along one axis changed, with the other axes nearest to 0."""
     values = sweep.axes[name]
-    pairs = list(zip(values, values[1:], strict=False))
+    pairs = list(itertools.pairwise(values))
     pairs += [p for p in ((-1.0, 0.0), (0.0, 1.0)) if p not in pairs and set(p) <= set(values)]
     home = {other: min(line, key=abs) for other, line in sweep.axes.items()}
     fixed = {**sweep.points[0], **home}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pv_merge.evaluation.figures import control_curve, front_plot, heat_map
-from pv_merge.evaluation.statistics import Estimate
+from pv_merge.evaluation.statistics import Estimate, pareto_front
 from pv_merge.sweep import Sweep
 
 
@@ -83,13 +83,14 @@ def _curve(sweep: Sweep, name: str, figure: str, path: Path) -> None:
 
 
 def _front(sweep: Sweep, path: Path) -> None:
-    first, second = sweep.goals[:2]
-    data = [(found[first].value, found[second].value) for found in sweep.figures]
-    names = [
-        ", ".join(f"{sweep.points[i][n]:g}" for n in sweep.axes) for i in range(len(sweep.points))
-    ]
-    labels = (f"{first}: {sweep.labels[first]}", f"{second}: {sweep.labels[second]}")
-    front_plot(path, data, names, sweep.front, labels)
+    """Draw the first two goals, with the front over these two alone."""
+    goals = sweep.goals[:2]
+    data = [(found[goals[0]].value, found[goals[1]].value) for found in sweep.figures]
+    signs = [sweep.better[goal] for goal in goals]
+    front = pareto_front([[s * v for s, v in zip(signs, row, strict=True)] for row in data])
+    names = [", ".join(f"{point[name]:g}" for name in sweep.axes) for point in sweep.points]
+    labels = (f"{goals[0]}: {sweep.labels[goals[0]]}", f"{goals[1]}: {sweep.labels[goals[1]]}")
+    front_plot(path, data, names, front, labels, f"η of {', '.join(sweep.axes)} at each point")
 
 
 def _place(sweep: Sweep, name: str, value: float | None) -> int:

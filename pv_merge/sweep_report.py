@@ -70,18 +70,21 @@ def print_tables(sweep: Sweep, console: Any) -> None:
 
     if sweep.labels:
         table = Table(title="eta against each measure (95 % intervals)", title_justify="left")
+        fits = len(sweep.axes) + len(sweep.labels) <= max(5, console.width // 16)
+        shown = list(sweep.labels) if fits else sweep.headlines
         for name in sweep.axes:
             table.add_column(f"η {name}", justify="right", no_wrap=True)
-        for name in sweep.labels:
-            table.add_column(
-                name.replace(".", "\n.").replace("_", "\n_"), justify="right", no_wrap=True
-            )
+        for name in shown:
+            heading = name.replace(".", "\n.").replace("_", "\n_")
+            table.add_column(heading, justify="right", no_wrap=True)
         for point, figures in zip(sweep.points, sweep.figures, strict=True):
             etas = [f"{point[name]:g}" for name in sweep.axes]
-            table.add_row(*etas, *(_lines(figures.get(name)) for name in sweep.labels))
+            table.add_row(*etas, *(_lines(figures.get(name)) for name in shown))
         console.print(table)
-        for name, label in sweep.labels.items():
-            console.print(f"  {name}: {label}", style="dim", highlight=False)
+        for name in shown:
+            console.print(f"  {name}: {sweep.labels[name]}", style="dim", highlight=False)
+        if not fits:
+            console.print("  the other figures are in report.html and summary.json", style="dim")
         for preference, rhos in sweep.rho.items():
             said = ", ".join(f"{figure} {rho:+.2f}" for figure, rho in rhos.items())
             if said:

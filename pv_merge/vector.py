@@ -107,7 +107,7 @@ class PreferenceVector:
 
     def norm(self) -> float:
         """Return ‖φ‖ over all weights (Frobenius)."""
-        return max(0.0, self._dot(self)) ** 0.5  # rounding can leave a low-rank zero below 0
+        return float(max(0.0, self._dot(self)) ** 0.5)  # rounding can leave a low-rank zero below 0
 
     def cosine(self, other: PreferenceVector) -> float:
         """Return cos(φ, other) over all weights; 0 where one of them is zero."""

@@ -93,19 +93,21 @@ def write_low_rank(
 
     target = dtype_named(dtype)
     rank = max(change.a.shape[0] for change in changes.values())
-    transposed = {change.transposed for change in changes.values()}
-    if len(transposed) > 1:
-        raise PvMergeError(
-            "a vector over both linear and embedding layers cannot be one adapter; save it dense"
-        )
+    transposed = stores_transposed(base)
     tensors = {}
     for name, change in changes.items():
+        change = change if change.embedding else change.stored(transposed)
         module = f"base_model.model.{name.removesuffix('.weight')}"
+        first, second = (
+            ("lora_embedding_A", "lora_embedding_B")
+            if change.embedding
+            else ("lora_A.weight", "lora_B.weight")
+        )
         lack = rank - change.a.shape[0]
         a = torch.nn.functional.pad(change.a.float(), (0, 0, 0, lack))
         b = torch.nn.functional.pad(change.b.float() * change.scale, (0, lack))
-        tensors[f"{module}.lora_A.weight"] = a.to(target).contiguous()
-        tensors[f"{module}.lora_B.weight"] = b.to(target).contiguous()
+        tensors[f"{module}.{first}"] = a.to(target).contiguous()
+        tensors[f"{module}.{second}"] = b.to(target).contiguous()
     save_file(tensors, work / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     write_json(
         work / ADAPTER_CONFIG,
@@ -117,12 +119,17 @@ def write_low_rank(
             "lora_alpha": rank,
             "lora_dropout": 0.0,
             "bias": "none",
-            "fan_in_fan_out": transposed.pop(),
+            "fan_in_fan_out": transposed,
             "inference_mode": True,
             "target_modules": target_modules(changes, base),
         },
     )
     return rank
+
+
+def stores_transposed(base: Checkpoint) -> bool:
+    """Return whether the model's linear layers are Conv1D, which store their weight as (in, out)."""
+    return base.config.get("model_type") in ("gpt2", "openai-gpt")
 
 
 def target_modules(names: Iterable[str], base: Checkpoint) -> list[str]:

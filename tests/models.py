@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import transformers
 import yaml
 from torch import Tensor
 
-Model = transformers.PreTrainedModel
+Model = Any
+"""A transformers model (or PEFT's around one), whose types would say less than they hinder."""
 
 SMALL = {
     "vocab_size": 96,
@@ -45,6 +46,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Falcon": (
         "FalconConfig",
         {**SMALL, "multi_query": True, "new_decoder_architecture": False, "bias": False},
+    ),
+    "Falcon (new decoder)": (
+        "FalconConfig",
+        {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": False},
     ),
     "StarCoder 2": ("Starcoder2Config", {**GROUPED, "sliding_window": None}),
     "Mixtral": (
@@ -111,9 +116,10 @@ def logits(model: Model | str | Path) -> Tensor:
 
 def load(folder: str | Path, dtype: torch.dtype = torch.float32) -> Model:
     """Load a checkpoint with transformers, and insist that it fits the model exactly."""
-    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+    found: Any = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, output_loading_info=True
     )
+    model, report = found
     unfit = {key: value for key, value in report.items() if value}
     assert not unfit, unfit
     loaded: Model = model.eval()
@@ -160,7 +166,9 @@ def recipe(
     }
 
 
-def pair(positive: str, negative: str, eta: Any, name: str = "helpful") -> list[tuple[str, dict[str, Any]]]:
+def pair(
+    positive: str, negative: str, eta: Any, name: str = "helpful"
+) -> list[tuple[str, dict[str, Any]]]:
     """Return the two inputs of one preference."""
     return [
         (positive, {"preference": name, "polarity": "positive", "eta": eta}),
@@ -189,15 +197,10 @@ def added(model: Model, terms: list[tuple[float, Model, Model]]) -> Model:
     with torch.no_grad():
         for name, parameter in merged.named_parameters():
             for eta, positive, negative in terms:
-                parameter += eta * (
-                    positive.get_parameter(name) - negative.get_parameter(name)
-                )
+                parameter += eta * (positive.get_parameter(name) - negative.get_parameter(name))
     return merged
 
 
 def largest_difference(left: Tensor, right: Tensor) -> float:
     """Return max |left − right|."""
     return float((left.double() - right.double()).abs().max())
-
-
-Build = Callable[[], Model]

@@ -12,7 +12,16 @@ from pv_merge.folders import read_json, write_json
 
 MANIFEST = "pv_run.json"
 
-PACKAGES = ("pv-merge", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "mergekit")
+PACKAGES = (
+    "pv-merge",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "mergekit",
+)
 
 _NOT_HYPERPARAMETERS = frozenset(
     {
@@ -51,17 +60,35 @@ def _plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool)
 
 
-def write_manifest(folder: Path, data: dict[str, Any]) -> None:
-    """Write ``data`` as the manifest of the policy in ``folder``."""
-    write_json(folder / MANIFEST, {"kind": "policy", "format": 1, **data, "versions": versions()})
+def write_manifest(folder: Path, data: dict[str, Any], kind: str = "policy") -> None:
+    """Write ``data`` as the manifest of what ``pv-train`` made in ``folder``."""
+    write_json(folder / MANIFEST, {"kind": kind, "format": 1, **data, "versions": versions()})
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a policy, or None where the folder has none."""
+    return _read(folder, "policy", "a policy")
+
+
+def read_sft_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return how ``pv-train sft`` made a base, or None where it did not: base, dataset, settings."""
+    if not (folder / MANIFEST).exists():
+        return None
+    if read_json(folder / MANIFEST).get("kind") != "sft":
+        return None
+    manifest = _read(folder, "sft", "a base") or {}
+    return {
+        key: manifest[key]
+        for key in ("base_model", "dataset", "lora", "sft", "seed")
+        if key in manifest
+    }
+
+
+def _read(folder: Path, kind: str, what: str) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
     data = read_json(path)
-    if not isinstance(data, dict) or data.get("kind") != "policy":
-        raise PvMergeError(f"{path}: is not the manifest of a policy")
+    if not isinstance(data, dict) or data.get("kind") != kind:
+        raise PvMergeError(f"{path}: is not the manifest of {what}")
     return data

@@ -16,6 +16,8 @@ COMMANDS = {
     "extract": "Make a preference vector of a positive and a negative policy.",
     "fetch": "Write a small real base model, with no account and no hub.",
     "inspect": "Show norms, cosines and interference of vectors.",
+    "pull": "Fetch a model, vector or policy from the Hub.",
+    "push": "Publish a model, vector or policy on the Hub, with a card.",
     "report": "Say how much of each vector reached a merged model's dtype.",
     "run": "Merge, the fast way.",
     "sweep": "Measure a grid of eta, merged in memory.",

@@ -12,13 +12,33 @@ from pv_merge.evaluation.options import build_measures, measure_options
 
 @click.command()
 @click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
-@click.option("--eta", "etas", multiple=True, metavar="NAME=-1,0,1", help="Values of one preference's eta; repeat for a grid.")
-@click.option("--prompt", "prompts", multiple=True, help="Print the answers to this at eta −1, 0, 1.")
-@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for results; a second call continues there.")
+@click.option(
+    "--eta",
+    "etas",
+    multiple=True,
+    metavar="NAME=-1,0,1",
+    help="Values of one preference's eta; repeat for a grid.",
+)
+@click.option(
+    "--prompt", "prompts", multiple=True, help="Print the answers to this at eta −1, 0, 1."
+)
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for results; a second call continues there.",
+)
 @click.option("--yes", is_flag=True, help="Measure a grid of more than 64 points.")
 @measure_options
 def command(
-    recipe_path: Path, etas: tuple[str, ...], prompts: tuple[str, ...], folder: Path, yes: bool, **options: Any
+    recipe_path: Path,
+    etas: tuple[str, ...],
+    prompts: tuple[str, ...],
+    folder: Path,
+    yes: bool,
+    **options: Any,
 ) -> None:
     """Measure a grid of eta on one model in memory.
 
@@ -49,7 +69,12 @@ def command(
         raise PvMergeError("nothing to measure: give --pairs NAME=FILE or --prompt TEXT")
     answers = AnswersMeasure(prompts) if prompts else None
     console = Console()
-    with open_bench(recipe, [*measures, *([answers] if answers else [])], folder / "results.jsonl") as bench, progress_bar(console) as bar:
+    with (
+        open_bench(
+            recipe, [*measures, *([answers] if answers else [])], folder / "results.jsonl"
+        ) as bench,
+        progress_bar(console) as bar,
+    ):
         task = bar.add_task("measuring", total=None)
         result = run_sweep(
             bench,
@@ -58,7 +83,9 @@ def command(
             answers,
             yes,
             advance=lambda count: bar.advance(task, count),
-            started=lambda total: bar.update(task, total=max(total, 1), completed=0 if total else 1),
+            started=lambda total: bar.update(
+                task, total=max(total, 1), completed=0 if total else 1
+            ),
             finished=lambda point, figures: bar.update(task, description=_at(point, axes)),
         )
         result.prompts = list(prompts)

@@ -31,8 +31,15 @@ class Bench:
         names = [measure.name for measure in measures]
         for name in names:
             if names.count(name) > 1:
-                raise PvMergeError(f"{name}: two measures have this name; call one of them otherwise")
-        self.subject, self.live, self.measures, self.journal = subject, live, list(measures), journal
+                raise PvMergeError(
+                    f"{name}: two measures have this name; call one of them otherwise"
+                )
+        self.subject, self.live, self.measures, self.journal = (
+            subject,
+            live,
+            list(measures),
+            journal,
+        )
         self._now: str | None = None
         self.taken = 0
         """Number of records that were measured, not read."""
@@ -91,7 +98,9 @@ class Bench:
         parts = self.journal.parts(point, measure.name)
         record = measure.measure(self.subject, parts, advance)
         seconds = time.perf_counter() - start
-        reference = record if point_key(point) == point_key(base) else self.journal.get(base, measure.name)
+        reference = (
+            record if point_key(point) == point_key(base) else self.journal.get(base, measure.name)
+        )
         figures = {k: v.to_dict() for k, v in measure.estimates(record, reference).items()}
         self.journal.put(point, measure.name, record, seconds, figures)
         self.taken += 1

@@ -71,7 +71,13 @@ def control_curve(
     low, high = np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
     axes.fill_between(etas, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 % interval")
     axes.errorbar(
-        etas, middle, yerr=[middle - low, high - middle], color=BLUE, marker="o", markersize=5, capsize=3
+        etas,
+        middle,
+        yerr=[middle - low, high - middle],
+        color=BLUE,
+        marker="o",
+        markersize=5,
+        capsize=3,
     )
     if base is not None:
         axes.axhline(base.value, color="#888888", linewidth=1, linestyle="--", label="base model")
@@ -93,19 +99,28 @@ def front_plot(
     names: Sequence[str],
     front: Sequence[int],
     labels: tuple[str, str],
+    title: str = "",
 ) -> None:
     """Write a PNG of all points over two figures, those of the Pareto front joined and named."""
     figure, axes = _canvas(5.6, 4.2)
     data = np.array(points)
     axes.scatter(data[:, 0], data[:, 1], color="#b6bec9", s=22, label="other points")
     best = sorted(front, key=lambda i: points[i])
-    axes.plot(data[best, 0], data[best, 1], color=BLUE, marker="o", markersize=5, label="Pareto front")
+    axes.plot(
+        data[best, 0], data[best, 1], color=BLUE, marker="o", markersize=5, label="Pareto front"
+    )
     for index in best:
         axes.annotate(
-            names[index], points[index], xytext=(5, 4), textcoords="offset points", fontsize=7, color=INK
+            names[index],
+            points[index],
+            xytext=(5, 4),
+            textcoords="offset points",
+            fontsize=7,
+            color=INK,
         )
     axes.set_xlabel(_wrapped(labels[0], 60), fontsize=9)
     axes.set_ylabel(_wrapped(labels[1], 44), fontsize=9)
+    axes.set_title(title, fontsize=10, color=INK)
     axes.margins(0.12)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

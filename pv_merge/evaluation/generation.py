@@ -69,6 +69,32 @@ def _config(subject: Subject, max_new_tokens: int) -> Any:
     )
 
 
+def generate_in_parts(
+    subject: Subject,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    parts: Parts,
+    advance: Advance,
+    batch_size: int = BATCH,
+) -> list[str]:
+    """Return the greedy answer to each prompt, keeping every batch as soon as it is there."""
+    answers: dict[int, str] = {}
+    for name, value in parts.all().items():
+        if name.startswith("answers"):
+            answers |= dict(zip(value["prompts"], value["answers"], strict=True))
+    advance(len(answers))
+    left = [index for index in range(len(prompts)) if index not in answers]
+
+    def done(places: list[int], texts: list[str]) -> None:
+        indices = [left[place] for place in places]
+        answers.update(zip(indices, texts, strict=True))
+        parts.put(f"answers {indices[0]}", {"prompts": indices, "answers": texts})
+        advance(len(indices))
+
+    greedy(subject, [prompts[index] for index in left], max_new_tokens, batch_size, done)
+    return [answers[index] for index in range(len(prompts))]
+
+
 class AnswersMeasure:
     """Answers to a few prompts, to be read rather than counted."""
 
@@ -89,7 +115,10 @@ class AnswersMeasure:
     def measure(self, subject: Subject, parts: Parts, advance: Advance) -> dict[str, Any]:
         """Return the answers."""
         texts = greedy(
-            subject, self.prompts, self.max_new_tokens, done=lambda indices, _: advance(len(indices))
+            subject,
+            self.prompts,
+            self.max_new_tokens,
+            done=lambda indices, _: advance(len(indices)),
         )
         return {"answers": texts}
 

@@ -35,7 +35,7 @@ class Journal:
     def __init__(self, path: Path, subject: Mapping[str, Any], header: Mapping[str, Any]) -> None:
         self.path = path
         self._records: dict[tuple[str, str], dict[str, Any]] = {}
-        self._parts: dict[tuple[str, str, str], Any] = {}
+        self._parts: dict[tuple[str, str], dict[str, Any]] = {}
         self._measures: dict[str, str] = {}
         first = {"kind": "header", "hash": digest(subject), "subject": dict(subject), **header}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,9 @@ class Journal:
             self._append(first)
             return
         if lines[0].get("kind") != "header":
-            raise PvMergeError(f"{path}: its first line is no header; was another tool's file put there?")
+            raise PvMergeError(
+                f"{path}: its first line is no header; was another tool's file put there?"
+            )
         self._check_subject(lines[0], first)
         for line in lines[1:]:
             self._take(line)
@@ -53,7 +55,9 @@ class Journal:
         """Say what a measure depends on, before its first record."""
         known, found = self._measures.get(measure), digest(identity)
         if known is None:
-            self._append({"kind": "measure", "measure": measure, "hash": found, "identity": identity})
+            self._append(
+                {"kind": "measure", "measure": measure, "hash": found, "identity": identity}
+            )
             self._measures[measure] = found
         elif known != found:
             raise PvMergeError(
@@ -89,13 +93,19 @@ class Journal:
         """Return where a measure keeps what it has done of one point."""
         return PointParts(self, point, measure)
 
-    def get_part(self, point: Point, measure: str, part: str) -> Any:
-        """Return a kept part, or None."""
-        return self._parts.get((point_key(point), measure, part))
+    def get_parts(self, point: Point, measure: str) -> dict[str, Any]:
+        """Return all kept parts, by name."""
+        return self._parts.get((point_key(point), measure), {})
 
     def put_part(self, point: Point, measure: str, part: str, value: Any) -> None:
         """Keep a part."""
-        line = {"kind": "part", "point": dict(point), "measure": measure, "part": part, "value": value}
+        line = {
+            "kind": "part",
+            "point": dict(point),
+            "measure": measure,
+            "part": part,
+            "value": value,
+        }
         self._append(line)
         self._take(line)
 
@@ -106,7 +116,8 @@ class Journal:
         elif kind == "record":
             self._records[point_key(line["point"]), line["measure"]] = line
         elif kind == "part":
-            self._parts[point_key(line["point"]), line["measure"], line["part"]] = line["value"]
+            key = (point_key(line["point"]), line["measure"])
+            self._parts.setdefault(key, {})[line["part"]] = line["value"]
 
     def _check_subject(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         if found.get("hash") == wanted["hash"]:
@@ -150,9 +161,9 @@ class PointParts:
     def __init__(self, journal: Journal, point: Point, measure: str) -> None:
         self._journal, self._point, self._measure = journal, point, measure
 
-    def get(self, part: str) -> Any:
-        """Return a kept part, or None."""
-        return self._journal.get_part(self._point, self._measure, part)
+    def all(self) -> dict[str, Any]:
+        """Return all kept parts, by name."""
+        return dict(self._journal.get_parts(self._point, self._measure))
 
     def put(self, part: str, value: Any) -> None:
         """Keep a part."""

@@ -164,7 +164,9 @@ class Scorer:
         totals = [0.0] * len(self.sequences)
         if self._plain:
             for batch in self._batches():
-                for index, value in zip(batch, plain_logps(model, [self.sequences[i] for i in batch]), strict=True):
+                for index, value in zip(
+                    batch, plain_logps(model, [self.sequences[i] for i in batch]), strict=True
+                ):
                     totals[index] = value
                 advance(len(batch))
             return totals

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.statistics import Estimate
+from pv_merge.folders import read_json
 
 Advance = Callable[[int], None]
 """Called with the number of units done."""
@@ -34,8 +36,8 @@ class Subject:
 class Parts(Protocol):
     """Where a long measure keeps what it has done, so that a killed run goes on from there."""
 
-    def get(self, part: str) -> Any:
-        """Return a part that is kept, or None."""
+    def all(self) -> dict[str, Any]:
+        """Return every part that is kept, by name."""
 
     def put(self, part: str, value: Any) -> None:
         """Keep a part on disk."""
@@ -44,9 +46,9 @@ class Parts(Protocol):
 class NoParts:
     """Keeps nothing."""
 
-    def get(self, part: str) -> Any:
-        """Return None."""
-        return None
+    def all(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
 
     def put(self, part: str, value: Any) -> None:
         """Do nothing."""
@@ -91,18 +93,37 @@ def named_file(text: str, option: str) -> tuple[str, str]:
     return name, place
 
 
-def load_subject(name: str) -> Subject:
-    """Load a causal language model in float32, with its tokenizer; on the GPU where there is one."""
+def load_subject(name: str, base: str | None = None) -> Subject:
+    """Load a causal language model in float32, with its tokenizer; on the GPU where there is one.
+
+    A folder without a tokenizer of its own is read with ``base``'s.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(_tokenizer_home(name, base))
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise PvMergeError(f"{name}: cannot be loaded ({str(error).splitlines()[0]})") from None
     if torch.cuda.is_available():
-        model = model.to("cuda")
+        model.to("cuda")
     return Subject(model.eval(), tokenizer, name)
+
+
+def _tokenizer_home(name: str, base: str | None) -> str:
+    """Return where a model's tokenizer lies: in its folder, or with its base."""
+    folder = Path(name)
+    files = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
+    if not folder.is_dir() or any((folder / file).exists() for file in files):
+        return name
+    adapter = folder / "adapter_config.json"
+    if base is None and adapter.exists():
+        base = read_json(adapter).get("base_model_name_or_path")
+    if base is None:
+        raise PvMergeError(
+            f"{name}: holds no tokenizer; name the model it was made from with --base"
+        )
+    return base

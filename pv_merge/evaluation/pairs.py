@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.evaluation.measure import Advance, Parts, Subject, named_file
-from pv_merge.evaluation.statistics import Estimate, bootstrap
+from pv_merge.evaluation.statistics import Estimate, bootstrap, share
 
 if TYPE_CHECKING:
     from trainers.preference_data import Pair
@@ -99,13 +99,16 @@ class PairsMeasure:
             f"{self.name}.accuracy_normalised": accuracies(normalised),
         }
         if base is not None:
-            found[f"{self.name}.reward_margin"] = reward_margins(scores, PairScores(**base), self.beta)
+            found[f"{self.name}.reward_margin"] = reward_margins(
+                scores, PairScores(**base), self.beta
+            )
         return found
 
     def estimates(self, record: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Estimate]:
         """Return each figure with its interval; prompts are resampled, not pairs."""
         return {
-            name: bootstrap(values, self.groups) for name, values in self.items(record, base).items()
+            name: (share if "accuracy" in name else bootstrap)(values, self.groups)
+            for name, values in self.items(record, base).items()
         }
 
     def labels(self) -> dict[str, str]:
@@ -126,7 +129,9 @@ class PairsMeasure:
         from pv_merge.evaluation.tokens import encode_pair
 
         limit = subject.max_length
-        sequences = [side for pair in self.pairs for side in encode_pair(subject.tokenizer, pair, limit)]
+        sequences = [
+            side for pair in self.pairs for side in encode_pair(subject.tokenizer, pair, limit)
+        ]
         empty = [i for i, sequence in enumerate(sequences) if sequence.length < 1]
         if empty:
             raise PvMergeError(

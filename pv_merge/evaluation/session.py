@@ -21,7 +21,9 @@ def open_bench(recipe: Recipe, measures: Sequence[Measure], journal: Path) -> It
     """Yield a bench for a recipe; its weights are the base's again afterwards."""
     from pv_merge.live import LiveMerge
 
-    record = Journal(journal, recipe_subject(recipe.path), {"versions": versions(), "command": command_line()})
+    record = Journal(
+        journal, recipe_subject(recipe.path), {"versions": versions(), "command": command_line()}
+    )
     subject = load_subject(recipe.base_model)
     with LiveMerge(recipe, subject.model) as live:
         yield Bench(subject, live, measures, record)
@@ -29,7 +31,14 @@ def open_bench(recipe: Recipe, measures: Sequence[Measure], journal: Path) -> It
 
 def progress_bar(console: Any = None) -> Any:
     """Return a progress bar with counts, time spent and time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),

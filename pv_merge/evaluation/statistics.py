@@ -45,14 +45,31 @@ def bootstrap(
     if data.size == 0:
         raise ValueError("bootstrap of no values")
     if groups is None:
-        sums, counts = data, np.ones_like(data)
+        sums, counts = data, np.ones(data.size)
     else:
         places = _group_numbers(groups)
-        sums = np.bincount(places, weights=data)
+        sums = np.bincount(places, weights=data).astype(np.float64)
         counts = np.bincount(places).astype(np.float64)
     means = np.sort(_resampled_means(sums, counts, seed))
     low, high = np.quantile(means, (0.025, 0.975))
     return Estimate(float(data.mean()), float(low), float(high), int(data.size))
+
+
+def share(
+    values: Sequence[float], groups: Sequence[Hashable] | None = None, seed: int = 0
+) -> Estimate:
+    """Return the mean of zeros and ones with its interval.
+
+    Where all are alike every resample is too, and would claim certainty; there it is Wilson's
+    interval (1927) with the number of groups, which for 0 of 10 is [0, 0.28].
+    """
+    found = bootstrap(values, groups, seed)
+    if found.low != found.high or found.value not in (0.0, 1.0):
+        return found
+    count = found.n if groups is None else len(set(groups))
+    reach = 1.96**2 / (count + 1.96**2)
+    low, high = (0.0, reach) if found.value == 0 else (1 - reach, 1.0)
+    return Estimate(found.value, low, high, found.n)
 
 
 def paired_difference(

@@ -24,7 +24,9 @@ class Encoded:
         return len(self.tokens) - max(self.start, 1)
 
 
-def encode_pair(tokenizer: Any, pair: Pair, max_length: int | None = None) -> tuple[Encoded, Encoded]:
+def encode_pair(
+    tokenizer: Any, pair: Pair, max_length: int | None = None
+) -> tuple[Encoded, Encoded]:
     """Return the chosen and the rejected answer, each with the prompt that they share.
 
     The completion starts where the prompt and prompt + answer part, and holds the end of turn, as
@@ -64,18 +66,25 @@ def _ids(tokenizer: Any, pair: Pair) -> tuple[list[int], list[int], list[int]]:
     if tokenizer.chat_template is None:
         prompt = plain_prompt(pair.prompt)
         end = tokenizer.eos_token or ""
-        answers = [text if text.endswith(end) else text + end for text in (pair.chosen, pair.rejected)]
+        answers = [
+            text if text.endswith(end) else text + end for text in (pair.chosen, pair.rejected)
+        ]
         chosen, rejected = (_plain(tokenizer, prompt + answer) for answer in answers)
         return _plain(tokenizer, prompt), chosen, rejected
     chosen, rejected = (
-        _chat(tokenizer, [*pair.prompt, ("assistant", text)]) for text in (pair.chosen, pair.rejected)
+        _chat(tokenizer, [*pair.prompt, ("assistant", text)])
+        for text in (pair.chosen, pair.rejected)
     )
     return encode_prompt(tokenizer, pair.prompt), chosen, rejected
 
 
 def _chat(tokenizer: Any, messages: Sequence[tuple[str, str]], **options: Any) -> list[int]:
     turns = [{"role": role, "content": text} for role, text in messages]
-    return list(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **options)["input_ids"])
+    return list(
+        tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **options)[
+            "input_ids"
+        ]
+    )
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:

@@ -1,0 +1,158 @@
+"""The YAML file of a training run: read, overridden, and checked, all problems at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from pv_merge.errors import PvMergeError, did_you_mean, raise_all, unknown_keys
+from trainers.settings import DatasetSettings, DPOSettings, SFTSettings, TrainingSettings
+
+OURS = {
+    "output_dir": "output_dir is set at the top level of the config",
+    "model_init_kwargs": "use base_dtype, quantization and attn_implementation",
+    "precompute_ref_log_probs": "the reference pass is always made once and stored",
+    "sync_ref_model": "the reference model is the base and stays frozen",
+    "save_only_model": "without its optimizer's state a run could not be resumed",
+    "ld_alpha": "its reference would depend on both answers of a pair, so it cannot be shared",
+    "push_to_hub": "use pv-train's --push-to-hub",
+}
+"""Options of TRL that this trainer owns, each with the reason that the user reads."""
+
+AnySettings = TypeVar("AnySettings", bound=TrainingSettings)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose floats are those of version 1.2: ``5e-7`` is a number, not text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_settings(path: str | Path, overrides: tuple[str, ...] = ()) -> DPOSettings:
+    """Return the checked settings of a YAML file for ``pv-train dpo``, after ``overrides``.
+
+    Raises ``PvMergeError`` with every problem, a line each.
+    """
+    return _read(DPOSettings, path, overrides)
+
+
+def read_sft_settings(path: str | Path, overrides: tuple[str, ...] = ()) -> SFTSettings:
+    """Return the checked settings of a YAML file for ``pv-train sft``; see ``read_settings``."""
+    return _read(SFTSettings, path, overrides)
+
+
+def _read(kind: type[AnySettings], path: str | Path, overrides: tuple[str, ...]) -> AnySettings:
+    file = Path(path)
+    try:
+        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise PvMergeError(f"{file}: no such file") from None
+    except IsADirectoryError:
+        raise PvMergeError(f"{file}: is a folder; name a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise PvMergeError(f"{file}: not valid YAML ({reason})") from None
+    if not isinstance(data, dict):
+        raise PvMergeError(f"{file}: expected keys such as base_model:, got {type(data).__name__}")
+    for override in overrides:
+        _override(data, override)
+    problems = _unknown(kind, data, str(file))
+    settings = None
+    try:
+        settings = kind.model_validate(data)
+        problems += [f"{file}: {problem}" for problem in _conflicts(settings)]
+    except ValidationError as error:
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"])
+            if item["type"] == "missing":
+                problems.append(f"{file}: {where} is required")
+            elif item["type"] != "extra_forbidden":
+                problems.append(f"{file}: {where}: {item['msg']}, got {item['input']!r}")
+    raise_all(problems)
+    assert settings is not None
+    return settings
+
+
+def _conflicts(settings: TrainingSettings) -> list[str]:
+    """Return what does not go together."""
+    found = []
+    held_out = getattr(settings, "eval_dataset", None)
+    if settings.early_stopping_patience is not None and held_out is None:
+        found.append("early_stopping_patience needs an eval_dataset")
+    if settings.options.get("eval_strategy", "no") != "no" and held_out is None:
+        found.append("eval_strategy needs an eval_dataset")
+    if isinstance(settings, SFTSettings) and settings.quantization:
+        found.append(
+            "quantization is for pv-train dpo; a LoRA merged into 4-bit weights would be lost in them"
+        )
+    if settings.lora is None:
+        if settings.quantization:
+            found.append(
+                f"quantization: {settings.quantization} needs lora: its weights are frozen"
+            )
+        for key, verb in (("base_dtype", "train"), ("save_dtype", "save")):
+            dtype = getattr(settings, key)
+            if dtype != "float32" and not settings.allow_lossy:
+                found.append(
+                    f"{key}: {dtype} would {verb} the weights in {dtype}, which loses updates too "
+                    "small for it; leave it out (mixed precision keeps float32 weights), or set "
+                    "allow_lossy: true, and the share lost is measured on the first step"
+                )
+    elif settings.save_dtype != "float32" and isinstance(settings, DPOSettings):
+        found.append("save_dtype is for full fine-tuning; for an adapter, set adapter_dtype")
+    return found
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise PvMergeError(f"-o {override}: expected key=value, such as dpo.learning_rate=5e-7")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        child = data.get(parent)
+        if child is None:
+            child = data[parent] = {}
+        if not isinstance(child, dict):
+            raise PvMergeError(f"-o {override}: {parent} has no keys of its own")
+        data = child
+    try:
+        data[last] = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise PvMergeError(f"-o {override}: the value is not valid YAML") from None
+
+
+def _unknown(kind: type[TrainingSettings], data: dict[str, Any], where: str) -> list[str]:
+    problems = unknown_keys(data, kind.model_fields, where)
+    for part in ("dataset", "eval_dataset"):
+        if isinstance(data.get(part), dict):
+            problems += unknown_keys(data[part], DatasetSettings.model_fields, f"{where}: {part}")
+    options = "dpo" if kind is DPOSettings else "sft"
+    if isinstance(data.get(options), dict):
+        known = _trl_options(options)
+        for key in data[options]:
+            if key in OURS:
+                problems.append(f"{where}: {options}: {key} cannot be set; {OURS[key]}")
+            elif key not in known:
+                hint = did_you_mean(str(key), known)
+                problems.append(f"{where}: {options}: unknown key {str(key)!r}{hint}")
+    if isinstance(data.get("lora"), dict):
+        from peft import LoraConfig
+
+        fields = [field.name for field in dataclasses.fields(LoraConfig)]
+        problems += unknown_keys(data["lora"], fields, f"{where}: lora")
+    return problems
+
+
+def _trl_options(kind: str) -> set[str]:
+    from trl import DPOConfig, SFTConfig
+
+    config = DPOConfig if kind == "dpo" else SFTConfig
+    return {field.name for field in dataclasses.fields(config)}

@@ -1,0 +1,91 @@
+"""The base model and its tokenizer, loaded as a config asks."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pv_merge.checkpoint import Checkpoint
+from pv_merge.errors import PvMergeError
+from trainers.settings import TrainingSettings
+
+
+def local_base(name: str) -> Checkpoint | None:
+    """Return the base as a local checkpoint, or None where it is a name on the Hub."""
+    if Path(name).exists() or name.startswith((".", "/", "~")):
+        checkpoint = Checkpoint(name)
+        _ = checkpoint.config, checkpoint.files
+        return checkpoint
+    return None
+
+
+def load_tokenizer(name: str) -> Any:
+    """Return the tokenizer of the base model ``name``."""
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise PvMergeError(f"{name}: its tokenizer cannot be loaded ({_line(error)})") from None
+
+
+def load_model(settings: TrainingSettings) -> Any:
+    """Return the base model in ``base_dtype``, or quantized."""
+    options: dict[str, Any] = {"dtype": getattr(torch, settings.base_dtype)}
+    if settings.attn_implementation is not None:
+        options["attn_implementation"] = settings.attn_implementation
+    if settings.quantization is not None:
+        options |= _quantized()
+    name = settings.base_model
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, **options)
+    except ImportError as error:
+        raise PvMergeError(
+            f"attn_implementation: {settings.attn_implementation} is not installed ({_line(error)})"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PvMergeError(f"{name}: cannot be loaded ({_line(error)})") from None
+
+
+def lora_config(settings: TrainingSettings) -> Any:
+    """Return PEFT's LoraConfig, or None for full fine-tuning."""
+    if settings.lora is None:
+        return None
+    from peft import LoraConfig
+
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **settings.lora)
+    except (ValueError, TypeError) as error:
+        raise PvMergeError(f"lora: {' '.join(str(error).split())}") from None
+
+
+def _quantized() -> dict[str, Any]:
+    lacking = []
+    if not torch.cuda.is_available():
+        lacking.append("a CUDA device")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        lacking.append("bitsandbytes (pip install 'pv-merge[qlora]')")
+    if lacking:
+        raise PvMergeError(
+            f"quantization: nf4 needs {' and '.join(lacking)}, not found here; leave it out to "
+            "train on the whole base, or set base_dtype: bfloat16 to halve its memory"
+        )
+    from accelerate import PartialState
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {
+        "quantization_config": config,
+        "device_map": {"": PartialState().local_process_index},
+    }
+
+
+def _line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
