@@ -11,6 +11,7 @@ from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
 from pv_merge.headers import adapter_problems, shape_problems
+from pv_merge.hub_names import local_folder
 from pv_merge.protection import MANIFESTS, negative_problem, said_by
 from pv_merge.recipe import Conditional, Recipe, parse_recipe
 

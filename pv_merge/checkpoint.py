@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
+from pv_merge.hub_names import local_folder
 
 if TYPE_CHECKING:
     import torch
@@ -63,17 +64,22 @@ def read_infos(path: Path) -> dict[str, TensorInfo]:
 
 
 class Checkpoint:
-    """A folder of safetensors, read lazily. Raises ``PvMergeError`` where it is not one."""
+    """A folder of safetensors, read lazily. Raises ``PvMergeError`` where it is not one.
+
+    A name on the Hub, ``NAMESPACE/NAME@REVISION``, means the folder that holds it in the Hub's
+    cache, where it is downloaded to if need be.
+    """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.name = str(folder)
+        self.folder = local_folder(folder)
         if not self.folder.exists():
             raise PvMergeError(f"{folder}: no such folder")
         if not self.folder.is_dir():
             raise PvMergeError(f"{folder}: is a file, not a model folder")
 
     def __str__(self) -> str:
-        return str(self.folder)
+        return self.name
 
     @cached_property
     def config(self) -> dict[str, Any]:

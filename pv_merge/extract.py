@@ -16,6 +16,7 @@ from pv_merge.base_identity import weights_hash
 from pv_merge.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError, raise_all
 from pv_merge.folders import new_folder, refuse_existing, write_json
+from pv_merge.hub_names import is_hub_name, local_folder
 from pv_merge.policy import Policy
 from pv_merge.protection import is_protected
 from pv_merge.vector import MANIFEST
@@ -142,7 +143,7 @@ def find_base(sides: tuple[Policy, Policy], options: Options) -> tuple[str, Chec
             f"{first} and {second}: neither a manifest nor an adapter's config names the base; "
             "say --base FOLDER"
         )
-    if not Path(name).is_dir():
+    if not local_folder(name).is_dir():
         raise PvMergeError(
             f"{name}: no such folder; it is the base that {first} names, relative to the current "
             "folder; say --base FOLDER if it lies elsewhere"

@@ -102,8 +102,8 @@ def explained(what: str) -> Iterator[None]:
     """Turn whatever the client raises into one line about ``what``."""
     try:
         yield
-    except (PvMergeError, KeyboardInterrupt):
-        raise
+    except (PvMergeError, AssertionError, AttributeError, NameError, TypeError):
+        raise  # ours, or a mistake of ours
     except Exception as error:  # the client lets errors of several libraries through
         raise explain(error, what) from error
 

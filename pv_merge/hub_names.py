@@ -82,7 +82,7 @@ def snapshot(name: HubName, *, remote_code: bool = False) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    from pv_merge.hub_errors import explained, quiet_client
+    from pv_merge.hub_errors import explained, patiently, quiet_client
 
     patterns = [*SAFE_FILES, *(CODE_FILES if remote_code else ())]
     with quiet_client(), explained(str(name)):

@@ -14,6 +14,7 @@ from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
 from pv_merge.headers import adapter_problems, shape_problems
+from pv_merge.hub_names import local_folder
 
 RUN_MANIFEST = "pv_run.json"
 
@@ -22,14 +23,15 @@ class Policy:
     """One policy's folder. Raises ``PvMergeError`` where it is neither adapter nor checkpoint."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.name = str(folder)
+        self.folder = local_folder(folder)
         if not self.folder.is_dir():
             raise PvMergeError(f"{folder}: no such folder")
-        self.adapter = Adapter(folder) if is_adapter(folder) else None
+        self.adapter = Adapter(self.folder) if is_adapter(self.folder) else None
         self.checkpoint = None if self.adapter else Checkpoint(folder)
 
     def __str__(self) -> str:
-        return str(self.folder)
+        return self.name
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

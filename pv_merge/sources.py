@@ -15,6 +15,7 @@ from pv_merge.adapter import Adapter
 from pv_merge.arithmetic import Controls, PreferenceInputs
 from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError, did_you_mean
+from pv_merge.hub_names import local_folder
 from pv_merge.inputs import InputSettings, group_inputs
 from pv_merge.layers import layer_of
 from pv_merge.recipe import Recipe
@@ -47,11 +48,12 @@ class _Input:
                 f"{model}: is an adapter over {base}, but the recipe's base is {base_model}"
             )
         folder = lora if plus else model
-        if not Path(folder).is_dir():
+        place = local_folder(folder)
+        if not place.is_dir():
             raise PvMergeError(
                 f"{folder}: no such folder (recipes are read relative to the current folder)"
             )
-        self.adapter = Adapter(folder) if is_adapter(folder) else None
+        self.adapter = Adapter(place) if is_adapter(place) else None
         if plus and self.adapter is None:
             raise PvMergeError(f"{model}: {folder} is not an adapter; name it without {base}+")
         self.checkpoint = None if self.adapter else Checkpoint(folder)

@@ -495,7 +495,7 @@ RECIPE = """# pv-merge run recipe.yml ./merged
 merge_method: preference_vector
 base_model: ./models/base
 models:
-  - model: ./vectors/NAME
+  - model: ./inputs/NAME
     parameters: {preference: NAME, polarity: vector, eta: ETA}
 parameters: {round_to: bfloat16}
 out_dtype: bfloat16
