@@ -98,6 +98,12 @@ format: $(READY)  ## let ruff format and mend the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+.PHONY: bench
+bench: $(READY)  ## time merges against stock mergekit (makes its own inputs, about 20 GB, 40 minutes)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.controls
+	$(BIN)/python -m benchmarks.results
+
 .PHONY: clean
 clean:  ## remove caches and what quickstart made, but not models, trained policies or .venv
 	rm -rf $(PREFERENCES:%=vectors/%) vectors/.policies merged/polite merged/.polite
