@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
-from pv_merge.hub_names import local_folder, parse_hub_name
+from pv_merge.hub_names import cached_folder, parse_hub_name
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def find_base(
     The name on the Hub is the user's word, else the name itself, else what ``pv-merge fetch``
     noted beside the weights.
     """
-    folder = _folder(name) if name else None
+    folder = cached_folder(name) if name else None
     base = Base(name, None, sha256, folder)
     stated = said.get("license")
     if stated:
@@ -102,7 +102,7 @@ def find_base(
     if folder is not None:
         base.licences += licences_of(folder, "the base")
     for item in inputs:
-        place = _folder(item.partition("+")[2] or item)
+        place = cached_folder(item.partition("+")[2] or item)
         if place is not None:
             base.licences += licences_of(place, f"the input {Path(item).name}")
     given = said.get("base_model")
@@ -162,14 +162,6 @@ def shown_path(path: object) -> str:
     """Return a path as a card shows it: relative ones and names as they are, others by name."""
     text = str(path)
     return Path(text).name if text.startswith(("/", "~")) or text[1:3] == ":\\" else text
-
-
-def _folder(name: str) -> Path | None:
-    try:
-        folder = local_folder(name)
-    except PvMergeError:
-        return None
-    return folder if folder.is_dir() else None
 
 
 def _differs(item: Licence, other: Licence) -> bool:

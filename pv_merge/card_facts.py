@@ -11,7 +11,7 @@ from pv_merge.card_base import Base, find_base
 from pv_merge.checkpoint import is_adapter
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
-from pv_merge.hub_names import local_folder, parse_hub_name
+from pv_merge.hub_names import cached_folder, parse_hub_name
 from pv_merge.protection import is_protected
 from pv_merge.recipe import Conditional, Recipe, parse_recipe
 
@@ -165,14 +165,9 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
 def _input_manifest(model: str) -> dict[str, Any]:
     """Return the manifest of a recipe's input, where its folder is here or in the Hub's cache."""
     name = model.partition("+")[2] or model
-    folder = Path(name)
-    if not folder.is_dir() and parse_hub_name(name):
-        try:
-            folder = local_folder(name)
-        except PvMergeError:
-            return {}
+    folder = cached_folder(name)
     for manifest in (VECTOR_MANIFEST, RUN_MANIFEST):
-        if (folder / manifest).exists():
+        if folder is not None and (folder / manifest).exists():
             found: dict[str, Any] = read_json(folder / manifest)
             return found
     return {}

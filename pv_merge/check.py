@@ -39,6 +39,11 @@ class _Input:
         self.base_part, plus, lora = model.partition("+")
         self.over_base = bool(plus)
         self.folder = Path(lora if plus else model)
+        self.problem: str | None = None
+        try:
+            self.folder = local_folder(lora if plus else model)
+        except PvMergeError as error:
+            self.problem = error.message
         self.usable = self.folder.is_dir()
         self.adapter = self.usable and is_adapter(self.folder)
         self.manifest: dict[str, Any] = {}
@@ -83,10 +88,10 @@ def _folders(recipe: Recipe, deep: bool) -> Iterator[Finding]:
     where = recipe.path
     for model in (recipe.base_model, *(item.model for item in recipe.inputs)):
         yield from _local_name(str(where), model)
-    if not Path(recipe.base_model).is_dir():
-        yield Finding("error", f"{where}: {recipe.base_model}: no such folder (base_model)")
-        return
     try:
+        if not local_folder(recipe.base_model).is_dir():
+            yield Finding("error", f"{where}: {recipe.base_model}: no such folder (base_model)")
+            return
         base = Checkpoint(recipe.base_model)
         _ = base.config, base.infos
     except PvMergeError as error:
@@ -124,7 +129,8 @@ def _input(
     if not item.usable:
         yield Finding(
             "error",
-            f"{item.folder}: no such folder (paths are relative to the current folder; a Hub name "
+            item.problem
+            or f"{item.folder}: no such folder (paths are relative to the current folder; a Hub name "
             "must be downloaded first)",
         )
         return

@@ -108,7 +108,9 @@ def extract(
     with new_folder(target) as work:
         if options.low_rank:
             changes = _low_rank(sides, base, options, sums, lambda done: advance(done, total))
-            manifest["rank"] = write_low_rank(work, changes, base, base_name, options.dtype)
+            manifest["rank"] = write_low_rank(
+                work, changes, base, _loadable(base_name), options.dtype
+            )
             error = (sums.lost / sums.phi) ** 0.5 if sums.phi else 0.0
             manifest["relative_error"] = error
         else:
@@ -155,6 +157,11 @@ def find_base(sides: tuple[Policy, Policy], options: Options) -> tuple[str, Chec
             "add --allow-different-bases if this is meant"
         )
     return name, base
+
+
+def _loadable(base_name: str) -> str:
+    """Return the base as PEFT loads it: a name on the Hub without the revision, which it has apart."""
+    return base_name.partition("@")[0] if is_hub_name(base_name) else base_name
 
 
 def _role_problems(sides: tuple[Policy, Policy]) -> list[str]:

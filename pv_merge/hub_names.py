@@ -75,6 +75,29 @@ def local_folder(name: str | Path) -> Path:
     return snapshot(hub_name)
 
 
+def cached_folder(name: str | Path) -> Path | None:
+    """Return the folder that ``name`` means if it is here or in the Hub's cache, else None.
+
+    For what is good to know and not worth a download.
+    """
+    from huggingface_hub import snapshot_download
+
+    text = str(name)
+    hub_name = parse_hub_name(text) if is_hub_name(text) else None
+    if hub_name is None:
+        return Path(name) if Path(name).is_dir() else None
+    try:
+        found = snapshot_download(
+            hub_name.repo,
+            revision=hub_name.revision,
+            allow_patterns=list(SAFE_FILES),
+            local_files_only=True,
+        )
+    except (OSError, ValueError):  # not there, or not whole
+        return None
+    return Path(found)
+
+
 def snapshot(name: HubName, *, remote_code: bool = False) -> Path:
     """Return the repository's folder in huggingface_hub's cache, downloaded where it is not there.
 

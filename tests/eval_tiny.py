@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 import yaml
-from models import pair, perturbed
-from train_tiny import pair_rows, save_base, write_rows
 from transformers import AutoModelForCausalLM
 
 from pv_merge.evaluation.measure import Subject, load_subject
+
+from models import pair, perturbed
+from train_tiny import pair_rows, save_base, write_rows
 
 
 def make_recipe(folder: Path, **parameters: Any) -> Path:

@@ -14,7 +14,13 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from policies import adapted, merged, save_adapter
+
+from pv_merge import PreferenceController, PreferenceVector
+from pv_merge.errors import PvMergeError
+from pv_merge.extract import Options, extract
+from pv_merge.live import LiveMerge
+from pv_merge.recipe import read_recipe
+from pv_merge.run import run
 
 from models import (
     FAMILIES,
@@ -30,12 +36,7 @@ from models import (
     save,
     tiny,
 )
-from pv_merge import PreferenceController, PreferenceVector
-from pv_merge.errors import PvMergeError
-from pv_merge.extract import Options, extract
-from pv_merge.live import LiveMerge
-from pv_merge.recipe import read_recipe
-from pv_merge.run import run
+from policies import adapted, merged, save_adapter
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "architectures.md"
 ETA = 0.5

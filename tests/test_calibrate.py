@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
-from eval_tiny import make_recipe
 
 from pv_merge.calibrate import calibrate, spread
 from pv_merge.calibrate_goal import read_constraint, read_ranges
@@ -14,6 +13,8 @@ from pv_merge.calibrate_surface import expected_gain, fit
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.statistics import Estimate
+
+from eval_tiny import make_recipe
 
 
 def exact(value):

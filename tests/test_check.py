@@ -14,13 +14,14 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from models import pair, perturbed, recipe, save, state, tiny, write_state
 from pv_merge.base_identity import weights_hash
 from pv_merge.check import Finding, check
 from pv_merge.checkpoint import Checkpoint
 from pv_merge.cli import main
 from pv_merge.extract import Options, extract
 from pv_merge.folders import write_json
+
+from models import pair, perturbed, recipe, save, state, tiny, write_state
 
 Document = dict[str, Any]
 

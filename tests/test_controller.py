@@ -11,8 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import adapted, save_adapter
 from torch import Tensor
+
+from pv_merge import PreferenceController, PreferenceVector
+from pv_merge.errors import PvMergeError
+from pv_merge.extract import Options, extract
 
 from models import (
     PROMPT,
@@ -26,9 +29,7 @@ from models import (
     save,
     tiny,
 )
-from pv_merge import PreferenceController, PreferenceVector
-from pv_merge.errors import PvMergeError
-from pv_merge.extract import Options, extract
+from policies import adapted, save_adapter
 
 Vectors = dict[str, PreferenceVector]
 

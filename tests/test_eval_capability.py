@@ -4,8 +4,6 @@ import sys
 
 import pytest
 import torch
-from eval_tiny import subject
-from train_tiny import SHARED
 
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.choices import ChoicesMeasure, read_questions
@@ -13,6 +11,9 @@ from pv_merge.evaluation.harness import HarnessMeasure
 from pv_merge.evaluation.measure import NoParts
 from pv_merge.evaluation.options import build_measures
 from pv_merge.evaluation.perplexity import WINDOW, PerplexityMeasure
+
+from eval_tiny import subject
+from train_tiny import SHARED
 
 TEXT = "It was a dark and stormy night; the rain fell in torrents. " * 12
 

@@ -4,11 +4,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from eval_tiny import make_recipe
 
 from pv_merge.cli import main
 from pv_merge.evaluation.pairs import PairsMeasure
 from pv_merge.evaluation.refusal import RefusalMeasure
+
+from eval_tiny import make_recipe
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from eval_tiny import subject
-from models import FAMILIES, tiny
-from train_tiny import pair_rows
 
 from pv_merge.evaluation.logprobs import Pack, Scorer, make_packs, pack_logps, plain_logps
 from pv_merge.evaluation.tokens import Encoded, encode_pair
 from trainers.preference_data import Pair
+
+from eval_tiny import subject
+from models import FAMILIES, tiny
+from train_tiny import pair_rows
 
 
 def naive(model, sequence):

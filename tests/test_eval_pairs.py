@@ -1,9 +1,7 @@
 import json
 
 import pytest
-from eval_tiny import subject
 from test_eval_logprobs import naive
-from train_tiny import pair_rows, write_rows
 
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import NoParts
@@ -16,6 +14,9 @@ from pv_merge.evaluation.pairs import (
     reward_margins,
 )
 from pv_merge.evaluation.tokens import encode_pair
+
+from eval_tiny import subject
+from train_tiny import pair_rows, write_rows
 
 #                    chosen        rejected       tokens of both
 SCORES = PairScores([-4.0, -9.0], [-6.0, -8.0], [4, 9], [2, 2])

@@ -1,12 +1,13 @@
 import pytest
-from eval_tiny import subject
-from train_tiny import SHARED
 
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.generation import AnswersMeasure, generate_in_parts, greedy
 from pv_merge.evaluation.measure import NoParts
 from pv_merge.evaluation.prompts import Prompt, read_prompts
 from pv_merge.evaluation.refusal import RefusalMeasure, is_refusal
+
+from eval_tiny import subject
+from train_tiny import SHARED
 
 REFUSED = [
     "I'm sorry, but I can't help with that.",

@@ -4,15 +4,16 @@ import json
 
 import pytest
 import torch
-from eval_tiny import subject
 from safetensors.torch import load_file, save_file
-from train_tiny import save_base
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaModel
 
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import NoParts
 from pv_merge.evaluation.prompts import Prompt
 from pv_merge.evaluation.reward import BEAVER, RewardMeasure, RewardModel
+
+from eval_tiny import subject
+from train_tiny import save_base
 
 
 def classifier(folder, labels=1):

@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 import peft
 import pytest
 import torch
-from policies import adapted, merged, save_adapter, say
+
+from pv_merge.checkpoint import Checkpoint
+from pv_merge.errors import PvMergeError
+from pv_merge.extract import Options, extract
+from pv_merge.vector import PreferenceVector
 
 from models import (
     largest_difference,
@@ -23,10 +27,7 @@ from models import (
     tiny,
     write_state,
 )
-from pv_merge.checkpoint import Checkpoint
-from pv_merge.errors import PvMergeError
-from pv_merge.extract import Options, extract
-from pv_merge.vector import PreferenceVector
+from policies import adapted, merged, save_adapter, say
 
 LOW_RANK = Options(name="helpful", low_rank=True)
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hub_server import Hub, connected, content, merge_folder
 
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.hub import pull
 from pv_merge.hub_collection import collect, push_collection
 from pv_merge.publish_plan import Options
+
+from hub_server import Hub, connected, content, merge_folder
 
 ETAS = (-1.0, 0.0, 0.5)
 NAMES = ("polite=-1", "polite=0", "polite=0.5")

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from hub_server import WRITE_TOKEN, Hub, connected, content, merge_folder
 
 from pv_merge.errors import PvMergeError
 from pv_merge.hub import pull, push
 from pv_merge.publish_plan import Options
+
+from hub_server import WRITE_TOKEN, Hub, connected, content, merge_folder
 
 CREATED = "alice/polite was created and holds no files yet: nothing is published; the same command"
 

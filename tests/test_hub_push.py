@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hub_server import READ_TOKEN, WRITE_TOKEN, Hub, connected, content, merge_folder, running
 
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.hub import pull, push
 from pv_merge.publish_plan import Options
+
+from hub_server import READ_TOKEN, WRITE_TOKEN, Hub, connected, content, merge_folder, running
 
 
 @pytest.fixture

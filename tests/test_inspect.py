@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from models import perturbed, save, tiny
 
 from pv_merge.arithmetic import sign_disagreement, singular_interference
 from pv_merge.cli import main
 from pv_merge.extract import Options, extract
 from pv_merge.inspection import inspect, kind_of
 from pv_merge.vector import PreferenceVector
+
+from models import perturbed, save, tiny
 
 Q0 = "model.layers.0.self_attn.q_proj.weight"
 UP1 = "model.layers.1.mlp.up_proj.weight"

@@ -10,7 +10,10 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import adapted, merged, save_adapter
+
+from pv_merge.errors import PvMergeError
+from pv_merge.live import LiveMerge
+from pv_merge.recipe import Recipe, read_recipe
 
 from models import (
     Model,
@@ -27,9 +30,7 @@ from models import (
     tiny,
     write_state,
 )
-from pv_merge.errors import PvMergeError
-from pv_merge.live import LiveMerge
-from pv_merge.recipe import Recipe, read_recipe
+from policies import adapted, merged, save_adapter
 
 Document = dict[str, Any]
 

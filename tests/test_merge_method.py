@@ -14,6 +14,8 @@ from click.testing import CliRunner
 from mergekit.merge_methods import merge_tensors
 from torch import Tensor
 
+from pv_merge.errors import PvMergeError
+
 from models import (
     largest_difference,
     load,
@@ -27,7 +29,6 @@ from models import (
     tiny,
     write_state,
 )
-from pv_merge.errors import PvMergeError
 
 State = dict[str, Tensor]
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from mergekit.config import MergeConfiguration, evaluate_setting
 from pydantic import TypeAdapter
 
-from models import pair, recipe
 from pv_merge.errors import PvMergeError
 from pv_merge.recipe import Recipe, _InputParameters, read_recipe, resolve
+
+from models import pair, recipe
 
 Document = dict[str, Any]
 

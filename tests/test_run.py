@@ -11,7 +11,6 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from models import mergekit_yaml, pair, perturbed, recipe, save, state, tiny, write_state
 from pv_merge import stream
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
@@ -22,6 +21,8 @@ from pv_merge.report import report
 from pv_merge.run import run, run_grid
 from pv_merge.sources import Sources
 from pv_merge.stream import Layout, Pass, Target
+
+from models import mergekit_yaml, pair, perturbed, recipe, save, state, tiny, write_state
 
 CONTROLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),

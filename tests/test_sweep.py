@@ -6,8 +6,6 @@ import re
 import pytest
 import torch
 from click.testing import CliRunner
-from eval_tiny import make_recipe
-from train_tiny import pair_rows, write_rows
 
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
@@ -17,6 +15,9 @@ from pv_merge.evaluation.statistics import Estimate
 from pv_merge.live import LiveMerge
 from pv_merge.recipe import read_recipe
 from pv_merge.sweep import Sweep, correlations
+
+from eval_tiny import make_recipe
+from train_tiny import pair_rows, write_rows
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from train_tiny import SHARED, pair_rows, write_rows
 
 from pv_merge.errors import PvMergeError
 from trainers.instruction_data import load_examples
 from trainers.preference_data import Pair, load_pairs
 from trainers.settings import InstructionDataset, PairsDataset
+
+from train_tiny import SHARED, pair_rows, write_rows
 
 PKU = {
     "prompt": "How?",

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_tiny import ROOT, config, pair_rows, save_base, write_config, write_rows
 from transformers import AutoModelForCausalLM
 from trl import DPOTrainer
 
@@ -25,6 +24,8 @@ from trainers.model import load_model, load_tokenizer, lora_config
 from trainers.preference_data import load_pairs
 from trainers.settings import POLARITIES, DPOSettings
 from trainers.tokens import to_rows
+
+from train_tiny import ROOT, config, pair_rows, save_base, write_config, write_rows
 
 TOLERANCE = 2e-6
 """Nats. The head sums fewer positions in one matrix product, so the last float32 bits may differ."""

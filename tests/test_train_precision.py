@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_tiny import config, pair_rows, save_base, write_config, write_rows
 
 from trainers.config_file import read_settings
 from trainers.dpo import train
 from trainers.precision import share_lost
+
+from train_tiny import config, pair_rows, save_base, write_config, write_rows
 
 
 @pytest.fixture(autouse=True)

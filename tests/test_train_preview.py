@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from train_tiny import config, pair_rows, save_base, write_config, write_rows
 
 from trainers.cli import main
 from trainers.config_file import read_settings
 from trainers.dry_run import estimate
 from trainers.plot import draw
 from trainers.preview import preview
+
+from train_tiny import config, pair_rows, save_base, write_config, write_rows
 
 
 @pytest.fixture

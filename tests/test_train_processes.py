@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file
-from train_tiny import ROOT, config, pair_rows, save_base, write_config, write_rows
 
 from trainers.config_file import read_settings
 from trainers.dpo import train
 from trainers.settings import POLARITIES
+
+from train_tiny import ROOT, config, pair_rows, save_base, write_config, write_rows
 
 ACCELERATE = ROOT / "recipes/accelerate"
 

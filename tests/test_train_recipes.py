@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from train_tiny import ROOT, pair_rows, save_base, write_rows
 
 from trainers.config_file import read_settings, read_sft_settings
 from trainers.dpo import train
 from trainers.sft import train_base
+
+from train_tiny import ROOT, pair_rows, save_base, write_rows
 
 RECIPES = sorted((ROOT / "recipes/train").glob("*/*.yml")) + sorted(
     path for path in (ROOT / "recipes/quickstart").glob("*.yml") if "train" in path.name

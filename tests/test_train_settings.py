@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from train_tiny import ROOT, config, write_config
 
 from pv_merge.errors import PvMergeError
 from trainers.config_file import read_settings, read_sft_settings
 from trainers.settings import is_protected
+
+from train_tiny import ROOT, config, write_config
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_tiny import LORA, config, pair_rows, save_base, write_config, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
 
@@ -21,6 +20,8 @@ from trainers.instruction_data import load_examples, to_rows
 from trainers.model import load_model, load_tokenizer
 from trainers.settings import SFTSettings
 from trainers.sft import train_base
+
+from train_tiny import LORA, config, pair_rows, save_base, write_config, write_rows
 
 ROWS = [{"instruction": f"Say {i}", "input": "", "output": f"{i} " * (1 + i % 3)} for i in range(8)]
 

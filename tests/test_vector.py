@@ -11,15 +11,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from policies import adapted, merged, save_adapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models import largest_difference, logits, perturbed, save, state, tiny, write_state
 from pv_merge.adapter import Adapter, LowRank, concatenated
 from pv_merge.errors import PvMergeError
 from pv_merge.extract import Options, extract
 from pv_merge.vector import PreferenceVector
+
+from models import largest_difference, logits, perturbed, save, state, tiny, write_state
+from policies import adapted, merged, save_adapter
 
 
 def noise(seed: int, *shape: int) -> Tensor:
