@@ -11,7 +11,7 @@ from pv_merge.card_evaluation import Evaluation, results
 from pv_merge.card_facts import Facts
 from pv_merge.card_text import paragraphs
 from pv_merge.errors import PvMergeError
-from pv_merge.hub_names import parse_hub_name
+from pv_merge.hub_names import surely_on_hub
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
@@ -92,9 +92,8 @@ def _base_models(facts: Facts) -> list[str]:
     names = [facts.base.repo] if facts.base.repo else []
     for source in facts.sources:
         name = source.name.partition("+")[2] or source.name
-        found = parse_hub_name(name)
-        if found is not None and source.manifest:
-            names.append(found.repo)
+        if source.manifest and surely_on_hub(name):
+            names.append(name.partition("@")[0])
     return list(dict.fromkeys(names))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
-from pv_merge.hub_names import cached_folder, parse_hub_name
+from pv_merge.hub_names import cached_folder, parse_hub_name, surely_on_hub
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def find_base(
                 f"--base-model {given}: expected a name on the Hub, such as namespace/name"
             )
         base.repo = given
-    elif name and folder != Path(name) and parse_hub_name(name):
+    elif name and surely_on_hub(name):
         base.repo = name.partition("@")[0]
     elif folder is not None:
         base.repo, base.converted = _noted(folder)

@@ -11,7 +11,7 @@ from pv_merge.card_base import Base, find_base
 from pv_merge.checkpoint import is_adapter
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
-from pv_merge.hub_names import cached_folder, parse_hub_name
+from pv_merge.hub_names import cached_folder, surely_on_hub
 from pv_merge.protection import is_protected
 from pv_merge.recipe import Conditional, Recipe, parse_recipe
 
@@ -207,10 +207,14 @@ def _said_protected(source: Source, name: str) -> bool | None:
 
 def _is_hub_dataset(name: str) -> bool:
     suffix = Path(name).suffix.lower()
-    return (
-        parse_hub_name(name) is not None
-        and suffix not in (".json", ".jsonl", ".csv", ".parquet", ".txt", ".gz", ".arrow")
-        and not Path(name).exists()
+    return surely_on_hub(name) and suffix not in (
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".parquet",
+        ".txt",
+        ".gz",
+        ".arrow",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pv_merge.card_base import shown_path
@@ -92,9 +91,7 @@ def _base_name(facts: Facts) -> str:
     named = f"[{base.repo}](https://huggingface.co/{base.repo})" if base.repo else None
     local = f"`{shown_path(base.name)}`" if base.name else "a base that no manifest names"
     text = named or local
-    return (
-        f"{text} (weights converted from {Path(base.converted).name})" if base.converted else text
-    )
+    return f"{text} (its weights as `{base.converted}` unpacks them)" if base.converted else text
 
 
 def _warning(facts: Facts) -> list[str]:

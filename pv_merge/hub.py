@@ -140,19 +140,17 @@ def unfinished(
     if "the commit" in line:
         return PvMergeError(line)
     if remote.uncertain:
-        return PvMergeError(
-            f"{line}. Whether the commit arrived is not known; the same command {option}{rest}"
+        state = f"Whether the commit arrived is not known; the same command {option}{rest}"
+    elif existed:
+        state = f"{where} is as it was: nothing of this push is visible; the same command {rest}"
+    elif made:
+        state = (
+            f"{repo} was created and holds no files yet: nothing is published; the same command "
+            f"{option}{rest}"
         )
-    if existed:
-        return PvMergeError(
-            f"{line}. {where} is as it was: nothing of this push is visible; the same command {rest}"
-        )
-    if made:
-        return PvMergeError(
-            f"{line}. {repo} was created and holds no files yet: nothing is published; the same "
-            f"command {option}{rest}"
-        )
-    return PvMergeError(f"{line}. Nothing was created")
+    else:
+        state = "Nothing was created"
+    return PvMergeError(f"{line}{'' if line.endswith('?') else '.'} {state}")
 
 
 def pull(

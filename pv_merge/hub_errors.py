@@ -62,8 +62,8 @@ def explain(error: BaseException, what: str) -> PvMergeError:
         said = "is gated, and the token has no access (403); ask for it on the repository's page"
     elif status == 401:
         said = (
-            "the Hub does not accept the token, or there is none and the repository is private or "
-            "does not exist (401); log in with `hf auth login`, or set HF_TOKEN"
+            "the Hub does not accept the token, or there is none and it wants one (401); log in "
+            "with `hf auth login`, or set HF_TOKEN"
         )
     elif status == 403:
         said = (

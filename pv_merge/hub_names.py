@@ -26,6 +26,32 @@ SAFE_FILES = (
 )
 """What is downloaded: weights as safetensors, settings, texts. No pickles, and no code."""
 
+FOLDERS = frozenset(
+    [
+        "base",
+        "bases",
+        "checkpoint",
+        "checkpoints",
+        "data",
+        "dataset",
+        "datasets",
+        "merged",
+        "model",
+        "models",
+        "out",
+        "output",
+        "outputs",
+        "pairs",
+        "policies",
+        "recipes",
+        "results",
+        "runs",
+        "train",
+        "vectors",
+    ]
+)
+"""Names that a part before a slash has where it is a folder, not a namespace."""
+
 CODE_FILES = ("*.py",)
 """What is downloaded besides where remote code is asked for."""
 
@@ -59,6 +85,14 @@ def is_hub_name(text: str) -> bool:
     if name is None or Path(text).exists():
         return False
     return name.revision is not None or not Path(text.partition("/")[0]).is_dir()
+
+
+def surely_on_hub(text: str) -> bool:
+    """Return whether a card may say that ``text`` is a repository on the Hub.
+
+    Not where it could as well be a folder of the machine that made the model.
+    """
+    return is_hub_name(text) and text.partition("/")[0].lower() not in FOLDERS
 
 
 def local_folder(name: str | Path) -> Path:

@@ -107,7 +107,8 @@ def test_the_text_says_what_the_manifests_say(here: Path):
     assert "/home/me" not in text and "arXiv:2504.20106" in text
 
 
-def test_what_is_not_known_is_left_out(tmp_path: Path):
+def test_what_is_not_known_is_left_out(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     facts = _facts(merge_folder(tmp_path / "merged"))
     data = metadata(facts).to_dict()
     assert set(data) == {"library_name", "tags", "pipeline_tag"}
@@ -145,6 +146,17 @@ def test_another_licence_keeps_its_name(here: Path):
     _write(here / "models/base", "README.md", text)
     data = metadata(_facts(here / "merged"))
     assert (data.license, data.license_name, data.license_link) == ("other", "mine-1", "LICENSE")
+
+
+def test_a_folder_is_not_taken_for_a_name_on_the_hub(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = merge_folder(tmp_path / "merged")
+    text = (folder / "mergekit_config.yml").read_text()
+    _write(folder, "mergekit_config.yml", text.replace("./models/base", "models/base"))
+    assert "base_model" not in metadata(_facts(folder)).to_dict()
+    side = {**SIDE, "dataset": {"path": "data/pairs"}}
+    _write(tmp_path / "inputs/polite", "preference_vector.json", {**VECTOR, "positive": side})
+    assert _facts(tmp_path / "inputs/polite").datasets == ["org/pairs"]
 
 
 def test_a_vector(here: Path):
