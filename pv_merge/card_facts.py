@@ -13,7 +13,8 @@ from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
 from pv_merge.hub_names import cached_folder, surely_on_hub
 from pv_merge.protection import is_protected
-from pv_merge.recipe import Conditional, Recipe, parse_recipe
+from pv_merge.recipe import Recipe, parse_recipe
+from pv_merge.recipe_schema import Conditional
 
 Kind = Literal["merge", "vector", "policy", "base"]
 

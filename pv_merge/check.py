@@ -13,7 +13,8 @@ from pv_merge.folders import read_json
 from pv_merge.headers import adapter_problems, shape_problems
 from pv_merge.hub_names import local_folder
 from pv_merge.protection import MANIFESTS, negative_problem, said_by
-from pv_merge.recipe import Conditional, Recipe, parse_recipe
+from pv_merge.recipe import Recipe, parse_recipe
+from pv_merge.recipe_schema import Conditional
 
 Level = Literal["error", "warning", "note"]
 

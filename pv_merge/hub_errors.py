@@ -42,10 +42,11 @@ def retry_after(error: BaseException | None) -> float | None:
 
 def is_connection(error: BaseException | None) -> bool:
     """Return whether the connection failed, rather than that the Hub answered."""
-    import httpx2
-
     while error is not None:
-        if isinstance(error, httpx2.TransportError | ConnectionError | TimeoutError):
+        if isinstance(error, ConnectionError | TimeoutError):
+            return True
+        # The client's HTTP library is httpx2 or httpx, by its version.
+        if any(kind.__name__ == "TransportError" for kind in type(error).__mro__):
             return True
         error = error.__cause__ or error.__context__
     return False

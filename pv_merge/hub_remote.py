@@ -13,8 +13,16 @@ from pv_merge.errors import PvMergeError
 from pv_merge.hub_errors import explain, explained, patiently, status_of
 
 Wait = Callable[[float, int], None]
-STALE = (".safetensors", ".safetensors.index.json")
-"""Files of an earlier push that would be loaded with the new ones, so that they are removed."""
+STALE = (
+    ".safetensors",
+    ".safetensors.index.json",
+    "adapter_config.json",
+    "mergekit_config.yml",
+    "pv_merge_report.json",
+    "pv_run.json",
+    "preference_vector.json",
+)
+"""Ends of files of an earlier push that would be loaded with the new ones, or belie them."""
 
 
 class Remote:
@@ -102,7 +110,7 @@ class Remote:
     ) -> str:
         """Send all ``files`` as one commit on top of what is there now, and return its hash.
 
-        Weight files that are not among ``files`` are removed with it. A commit whose answer got
+        Weights and manifests of an earlier push that are not among ``files`` go with it. A commit whose answer got
         lost is looked for before it is made again, or reported as failed; where the Hub cannot be
         asked, ``uncertain`` says so.
         """
@@ -112,7 +120,9 @@ class Remote:
         before = self.info(revision)
         head = before.sha if before else None
         old = {item.rfilename for item in (before.siblings or [])} if before else set()
-        stale = sorted(name for name in old - set(files) if name.endswith(STALE))
+        stale = sorted(
+            name for name in old - set(files) if name.endswith(STALE) and "/" not in name
+        )
         for name in stale:
             told(f"removing {name}, which belongs to an earlier push")
         additions = [CommitOperationAdd(name, content) for name, content in files.items()]

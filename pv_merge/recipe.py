@@ -7,61 +7,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from pv_merge.errors import PvMergeError, raise_all, unknown_keys
 from pv_merge.inputs import InputSettings, settings_problems
-
-
-class Conditional(BaseModel):
-    """A value for the weights whose name contains ``filter`` (for all, without one)."""
-
-    value: float | list[float]
-    filter: str | None = None
-
-
-Number = float | list[float] | Conditional | list[Conditional]
-"""A number; a gradient over the layers; or values by filters, the first that matches."""
-
-
-class _InputParameters(BaseModel):
-    preference: str | None = None
-    polarity: str | None = None
-    eta: Number | None = None
-    density: Number | None = None
-    max_relative_norm: Number | None = None
-
-
-class _SharedParameters(BaseModel):
-    sign_consensus: Literal["none", "sum", "count"] = "none"
-    interference: Literal["none", "orthogonal"] = "none"
-    round_to: Literal["bfloat16", "float16"] | None = None
-    rounding: Literal["stochastic", "nearest"] = "stochastic"
-    seed: int = 0
-    allow_protected_negative: bool = False
-    eta: Number | None = None
-    density: Number | None = None
-    max_relative_norm: Number | None = None
-
-
-class _Input(BaseModel):
-    model: str
-    parameters: _InputParameters = Field(default_factory=_InputParameters)
-
-
-class _Document(BaseModel):
-    merge_method: Literal["preference_vector"]
-    base_model: str
-    models: list[_Input] = Field(min_length=1)
-    parameters: _SharedParameters = Field(default_factory=_SharedParameters)
-    dtype: Literal["float32", "float16", "bfloat16", "float64"] | None = None
-    out_dtype: Literal["float32", "float16", "bfloat16", "float64"] | None = None
-    tokenizer_source: str | None = None
-    tokenizer: dict[str, Any] | None = None
-    chat_template: str | None = None
+from pv_merge.recipe_schema import (
+    Conditional,
+    Document,
+    Input,
+    InputParameters,
+    SharedParameters,
+)
 
 
 @dataclass(frozen=True)
@@ -71,8 +30,8 @@ class Recipe:
     path: Path
     text: str
     base_model: str
-    inputs: tuple[_Input, ...]
-    parameters: _SharedParameters
+    inputs: tuple[Input, ...]
+    parameters: SharedParameters
     dtype: str | None = None
     out_dtype: str | None = None
     other: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +76,7 @@ class Recipe:
     def settings_for(self, name: str, t: float) -> list[InputSettings]:
         """Return every input's settings for the weight ``name``, at depth ``t`` (0 first, 1 last)."""
 
-        def number(item: _Input, key: str) -> float | None:
+        def number(item: Input, key: str) -> float | None:
             value = resolve(getattr(item.parameters, key), name, t)
             return resolve(getattr(self.parameters, key), name, t) if value is None else value
 
@@ -187,7 +146,7 @@ def parse_recipe(path: Path) -> tuple[Recipe | None, list[str]]:
     problems = _key_problems(data, str(path))
     document = None
     try:
-        document = _Document.model_validate(data)
+        document = Document.model_validate(data)
     except ValidationError as error:
         problems += _value_problems(error, data, str(path))
     if document is None:
@@ -206,18 +165,18 @@ def parse_recipe(path: Path) -> tuple[Recipe | None, list[str]]:
 
 
 def _key_problems(data: dict[str, Any], where: str) -> list[str]:
-    problems = unknown_keys(data, _Document.model_fields, where)
+    problems = unknown_keys(data, Document.model_fields, where)
     if isinstance(data.get("parameters"), dict):
         problems += unknown_keys(
-            data["parameters"], _SharedParameters.model_fields, f"{where}: parameters"
+            data["parameters"], SharedParameters.model_fields, f"{where}: parameters"
         )
     for item in data.get("models") or []:
         if not isinstance(item, dict):
             continue
         label = f"{where}: {item.get('model', 'models')}"
-        problems += unknown_keys(item, _Input.model_fields, label)
+        problems += unknown_keys(item, Input.model_fields, label)
         if isinstance(item.get("parameters"), dict):
-            problems += unknown_keys(item["parameters"], _InputParameters.model_fields, label)
+            problems += unknown_keys(item["parameters"], InputParameters.model_fields, label)
     return problems
 
 
@@ -243,7 +202,7 @@ def _value_problems(error: ValidationError, data: dict[str, Any], where: str) ->
 
 
 _KEYS = frozenset(
-    {*_Document.model_fields, *_SharedParameters.model_fields, *_InputParameters.model_fields}
+    {*Document.model_fields, *SharedParameters.model_fields, *InputParameters.model_fields}
 )
 
 
@@ -287,7 +246,7 @@ def _stand_in(own: Any, shared: Any) -> float | None:
         return None
 
 
-def _duplicates(inputs: Sequence[_Input], where: str) -> list[str]:
+def _duplicates(inputs: Sequence[Input], where: str) -> list[str]:
     names = [item.model for item in inputs]
     return [
         f"{where}: {name} is named {names.count(name)} times; mergekit takes each input once"

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_client import merge_folder
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pv_merge.card import Extras, make_card, metadata, notes_in
 from pv_merge.card_evaluation import read_evaluations
 from pv_merge.card_facts import Facts, read_facts
 from pv_merge.publish_plan import Options, make_plan
-
-from hub_server import merge_folder
 
 
 def _write(folder: Path, name: str, data: Any) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hub_client import connected, content, merge_folder
 
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
@@ -14,7 +15,7 @@ from pv_merge.hub import pull
 from pv_merge.hub_collection import collect, push_collection
 from pv_merge.publish_plan import Options
 
-from hub_server import Hub, connected, content, merge_folder
+from hub_server import Hub
 
 ETAS = (-1.0, 0.0, 0.5)
 NAMES = ("polite=-1", "polite=0", "polite=0.5")

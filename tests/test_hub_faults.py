@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+from hub_client import connected, content, merge_folder
+from hub_store import WRITE_TOKEN
 
 from pv_merge.errors import PvMergeError
 from pv_merge.hub import pull, push
 from pv_merge.publish_plan import Options
 
-from hub_server import WRITE_TOKEN, Hub, connected, content, merge_folder
+from hub_server import Hub
 
 CREATED = "alice/polite was created and holds no files yet: nothing is published; the same command"
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hub_client import connected, merge_folder
 
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.publish_guards import token_in
 from pv_merge.publish_plan import Options, make_plan
-
-from hub_server import connected, merge_folder
 
 SECRET = "hf_" + "AbCdEfGhIj" * 4
 

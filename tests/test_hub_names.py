@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hub_client import connected, merge_folder
 
 from pv_merge.check import check
 from pv_merge.errors import PvMergeError
@@ -14,7 +15,7 @@ from pv_merge.extract import Options, extract
 from pv_merge.hub_names import HubName, is_hub_name, local_folder, parse_hub_name
 from pv_merge.run import run
 
-from hub_server import Hub, connected, merge_folder
+from hub_server import Hub
 from models import perturbed, recipe, save, state, tiny
 
 

@@ -13,7 +13,8 @@ from mergekit.config import MergeConfiguration, evaluate_setting
 from pydantic import TypeAdapter
 
 from pv_merge.errors import PvMergeError
-from pv_merge.recipe import Recipe, _InputParameters, read_recipe, resolve
+from pv_merge.recipe import Recipe, read_recipe, resolve
+from pv_merge.recipe_schema import InputParameters
 
 from models import pair, recipe
 
@@ -140,7 +141,7 @@ def test_a_setting_is_what_mergekit_makes_of_it(setting: Any, name: str, t: floa
     assert theirs is not None and theirs[0].parameters is not None
     validate = TypeAdapter(float).validate_python
     expected = evaluate_setting(name, theirs[0].parameters["eta"], t, validate=validate)
-    ours = _InputParameters(eta=setting).eta
+    ours = InputParameters(eta=setting).eta
     assert resolve(ours, name, t) == expected
 
 
