@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge import __version__
-from pv_merge.check import Finding, check, raise_errors
+from pv_merge.check import check, raise_errors
 from pv_merge.errors import PvMergeError
+from pv_merge.findings import Finding
 from pv_merge.folders import new_folder, refuse_existing, write_json
 from pv_merge.loss_report import REPORT_NAME, LossReport
 from pv_merge.output import OutputFiles

@@ -15,6 +15,7 @@ from pv_merge.arithmetic import low_rank_dot, square_sum
 from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import read_json
+from pv_merge.hub_names import local_folder
 
 MANIFEST = "preference_vector.json"
 
@@ -43,11 +44,11 @@ class PreferenceVector:
 
     @classmethod
     def load(cls, folder: str | Path) -> PreferenceVector:
-        """Open a folder that ``save``, ``pv-merge extract`` or PEFT wrote; dense ones stay on disk.
+        """Open a folder (or a name on the Hub) that ``save``, ``pv-merge extract`` or PEFT wrote; dense ones stay on disk.
 
         A PEFT adapter without a manifest counts as a vector by itself: its change of the base.
         """
-        path = Path(folder)
+        path = local_folder(folder)
         if not path.is_dir():
             raise PvMergeError(f"{folder}: no such folder")
         manifest = read_json(path / MANIFEST) if (path / MANIFEST).exists() else {}

@@ -15,10 +15,11 @@ import yaml
 from click.testing import CliRunner
 
 from pv_merge.base_identity import weights_hash
-from pv_merge.check import Finding, check
+from pv_merge.check import check
 from pv_merge.checkpoint import Checkpoint
 from pv_merge.cli import main
 from pv_merge.extract import Options, extract
+from pv_merge.findings import Finding
 from pv_merge.folders import write_json
 
 from models import pair, perturbed, recipe, save, state, tiny, write_state
@@ -156,7 +157,7 @@ BROKEN: dict[str, tuple[Callable[[Document, Path], None], str, str]] = {
     "an input twice": (model(1, "positive"), "error", "is named 2 times; mergekit takes each input once"),
     "missing folder": (model(0, "nowhere"), "error", "nowhere: no such folder"),
     "missing base": (top(base_model="./nowhere/at/all"), "error", "./nowhere/at/all: no such folder (base_model)"),
-    "a Hub name": (model(0, "./org/model"), "error", "a Hub name must be downloaded first"),
+    "a Hub name": (model(0, "./org/model"), "error", "a name on the Hub has no ./ before it"),
     "pickled weights": (model(0, "pickled"), "error", "holds no safetensors weights; convert its pickled weights to safetensors first"),
     "a file that was cut": (model(0, "cut"), "error", "model.safetensors: not a whole safetensors file"),
     "another vocabulary size": (model(0, "longer"), "error", "has 97 rows in model.embed_tokens.weight, the base 96"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pv_merge.check import Finding
+    from pv_merge.findings import Finding
 
 
 @click.command("run")
