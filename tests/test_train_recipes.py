@@ -25,6 +25,13 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"instruction": row["prompt"], "input": "", "output": row["chosen"], **row}
         for row in pair_rows(6)
     ],
+    "hh-rlhf": [
+        {
+            side: f"\n\nHuman: {row['prompt']}\n\nAssistant: {row[side]}"
+            for side in ("chosen", "rejected")
+        }
+        for row in pair_rows(6)
+    ],
     "pku-saferlhf": [
         {
             "prompt": row["prompt"],

@@ -38,6 +38,8 @@ def read_rows(settings: DatasetSettings) -> Iterator[Row]:
         raise PvMergeError(f"{settings.path}: no such file or folder")
     if not path.exists():
         arguments |= {"name": settings.name, "revision": settings.revision}
+        if settings.data_dir is not None:
+            arguments["data_dir"] = settings.data_dir
     datasets.disable_progress_bars()
     try:
         rows = datasets.load_dataset(**arguments, split=settings.split)

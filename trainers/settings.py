@@ -28,6 +28,8 @@ class DatasetSettings(_Settings):
     """Split, with slices if wanted: ``train[:1000]``."""
     name: str | None = None
     """Configuration of a data set on the Hub that has several."""
+    data_dir: str | None = None
+    """Folder within a data set on the Hub, such as HH-RLHF's ``helpful-base``."""
     revision: str | None = None
     """Git revision of a data set on the Hub."""
     label: str | None = None
