@@ -41,7 +41,7 @@ POLICIES := $(if $(filter 1,$(TRAIN)),./runs,./recipes/quickstart/policies)
 VECTORS := $(PREFERENCES:%=vectors/%/preference_vector.json)
 RECIPE := recipes/quickstart/polite.yml
 HELDOUT := recipes/quickstart/data/polite-heldout.jsonl
-PROMPT := My neighbour's dog barks all night. What should I do?
+PROMPT := I failed my driving test again.
 
 quickstart test test-fast: export HF_HUB_OFFLINE := 1
 
@@ -61,7 +61,7 @@ endif
 	$(call heading,3. Base + polite vector with the stock mergekit-yaml)
 	@$(MAKE) merged/.polite
 	$(call heading,4. Held-out pairs and one question for eta from -1 to 1)
-	@for input in vectors/polite/preference_vector.json $(RECIPE) $(HELDOUT); do \
+	@for input in Makefile vectors/polite/preference_vector.json $(RECIPE) $(HELDOUT); do \
 		if [ $$input -nt runs/quickstart/results.jsonl ]; then rm -rf runs/quickstart; fi; done
 	$(BIN)/pv-merge sweep $(RECIPE) --eta polite=-1,-0.5,0,0.5,1 --pairs polite=$(HELDOUT) \
 		--prompt "$(PROMPT)" -o ./runs/quickstart

@@ -46,7 +46,7 @@ def main(recipe_path: str, pairs: str, data: Path, output: Path) -> None:
     text, questions = _text(data, output.parent), data / "capability/commonsenseqa-dev-300.jsonl"
     measures: list[Any] = [read_pairs(pairs), PerplexityMeasure("perplexity", text)]
     if questions.exists():
-        measures.append(ChoicesMeasure("commonsenseqa", questions))
+        measures.append(ChoicesMeasure("commonsenseqa", questions, 150))
     subject = load_subject(recipe.base_model)
 
     def figures() -> dict[str, float]:
@@ -95,7 +95,7 @@ def _text(data: Path, folder: Path) -> Path:
     source = data / "sft/alpaca_en_demo.json"
     if not source.exists():
         raise SystemExit(f"{source}: is missing; this benchmark needs a text to take perplexity of")
-    rows = json.loads(source.read_text(encoding="utf-8"))[:150]
+    rows = json.loads(source.read_text(encoding="utf-8"))[:60]
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / ".perplexity.txt"
     text.write_text("\n\n".join(row["output"] for row in rows), encoding="utf-8")
