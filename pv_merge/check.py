@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pv_merge.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
 from pv_merge.findings import Finding
 from pv_merge.hub_names import local_folder
-from pv_merge.protection import negative_problem, said_by
+from pv_merge.protection import negative_problem, said_in
 from pv_merge.recipe import Recipe, parse_recipe
 from pv_merge.recipe_schema import Conditional
 
@@ -132,19 +132,30 @@ def _finite(recipe: Recipe, base: Checkpoint, inputs: list[CheckedInput]) -> Ite
 
 
 def _protected(recipe: Recipe, inputs: list[CheckedInput]) -> Iterator[Finding]:
+    negative = [name for name in recipe.preferences if _has_negative(recipe.setting(name, "eta"))]
+    folders = {item.model: str(item.folder) for item in inputs}
+    for problem in protected_problems(recipe, negative, folders):
+        yield Finding("error", f"{recipe.path}: {problem}")
+
+
+def protected_problems(
+    recipe: Recipe, negative: Iterable[str], folders: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return a line for each protected preference among those whose eta is to be ``negative``.
+
+    ``folders`` says where an input lies, if not where the recipe names it.
+    """
     if recipe.parameters.allow_protected_negative:
-        return
-    for name in recipe.preferences:
-        if not _has_negative(recipe.setting(name, "eta")):
-            continue
-        said = [
-            said_by(item.manifest, name)
-            for item, entry in zip(inputs, recipe.inputs, strict=True)
-            if entry.parameters.preference == name
-        ]
+        return []
+    places = folders or {}
+    found = []
+    for name in negative:
+        models = [item.model for item in recipe.inputs if item.parameters.preference == name]
+        said = [said_in(places.get(m, m.rpartition("+")[2]), name) for m in models]
         problem = negative_problem(name, said)
         if problem:
-            yield Finding("error", f"{recipe.path}: {problem}")
+            found.append(problem)
+    return found
 
 
 def _has_negative(setting: Any) -> bool:

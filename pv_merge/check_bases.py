@@ -12,6 +12,10 @@ from pv_merge.recipe import Recipe
 HASHED_AT_ONCE = 1_000_000_000
 """Bytes of weights up to which a base is hashed without being asked; about a second."""
 
+RELATED = 0.5
+"""Cosine of one matrix below which two models are not of one base: fine-tuning leaves it near 1,
+unrelated weights near 0."""
+
 
 def base_findings(
     recipe: Recipe, inputs: list[CheckedInput], base: Checkpoint, deep: bool
@@ -44,7 +48,7 @@ def base_findings(
         if name is None or name not in Checkpoint(item.folder):
             continue
         cosine = _probe_cosine(base, Checkpoint(item.folder), name)
-        if cosine < 0.9:
+        if cosine < RELATED:
             yield Finding(
                 "error",
                 f"{recipe.path}: {item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {recipe.base_model}?",

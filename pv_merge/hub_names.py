@@ -109,6 +109,14 @@ def local_folder(name: str | Path) -> Path:
     return snapshot(hub_name)
 
 
+def loadable(name: str) -> str:
+    """Return what transformers can load for ``name``: the cached folder of a name on the Hub.
+
+    ``NAMESPACE/NAME@REVISION`` is a way to write of ours; anything else is handed through.
+    """
+    return str(local_folder(name)) if is_hub_name(name) else name
+
+
 def cached_folder(name: str | Path) -> Path | None:
     """Return the folder that ``name`` means if it is here or in the Hub's cache, else None.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge import __version__
-from pv_merge.check import check, raise_errors
-from pv_merge.errors import PvMergeError
+from pv_merge.check import check, protected_problems, raise_errors
+from pv_merge.errors import PvMergeError, raise_all
 from pv_merge.findings import Finding
 from pv_merge.folders import new_folder, refuse_existing, write_json
 from pv_merge.loss_report import REPORT_NAME, LossReport
@@ -64,6 +64,8 @@ def run_grid(
     sources = _open(path, found)
     for point in points:
         sources.known(dict.fromkeys(point, 0.0))
+    negative = {label for point in points for label, value in point.items() if (value or 0) < 0}
+    raise_all([f"{path}: {line}" for line in protected_problems(sources.recipe, sorted(negative))])
     with new_folder(target) as work:
         places = []
         for point in points:

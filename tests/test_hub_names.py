@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 import yaml
 from hub_client import connected, merge_folder
 
+from pv_merge.base_identity import weights_hash
 from pv_merge.check import check
+from pv_merge.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
 from pv_merge.extract import Options, extract
 from pv_merge.hub_names import HubName, is_hub_name, local_folder, parse_hub_name
@@ -122,3 +125,27 @@ def test_a_card_downloads_nothing(hub: Hub, tmp_path: Path):
         "alice/base",
         "mit",
     )
+
+
+def test_training_and_evaluation_take_a_base_at_a_revision(hub: Hub, tmp_path: Path):
+    from pv_merge.evaluation.measure import load_subject
+    from trainers.config_file import read_settings
+    from trainers.dpo import train
+
+    import train_tiny
+
+    train_tiny.save_base(tmp_path / "local")
+    _publish(hub, "alice/base", tmp_path / "local")
+    data = train_tiny.write_rows(tmp_path / "pairs.jsonl", train_tiny.pair_rows(6))
+    said = train_tiny.config(tmp_path / "run", tmp_path / "local", data)
+    said["base_model"] = "alice/base@main"
+    settings = read_settings(train_tiny.write_config(tmp_path / "train.yml", said))
+    (outcome,) = train(settings, ["positive"])
+    manifest = json.loads((outcome.folder / "pv_run.json").read_text())
+    assert manifest["base_model"]["path"] == "alice/base@main"
+    assert manifest["base_model"]["weights_sha256"] == weights_hash(Checkpoint(tmp_path / "local"))
+    adapter = json.loads((outcome.folder / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "alice/base@main"
+    live = load_subject("alice/base@main").model.state_dict()
+    for name, weight in state(tmp_path / "local").items():
+        assert torch.equal(live[name], weight)

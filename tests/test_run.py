@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from pv_merge import stream
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
+from pv_merge.extract import Options, extract
 from pv_merge.loss_report import LossReport
 from pv_merge.output import OutputFiles
 from pv_merge.recipe import read_recipe
@@ -23,6 +24,7 @@ from pv_merge.sources import Sources
 from pv_merge.stream import Layout, Pass, Target
 
 from models import mergekit_yaml, pair, perturbed, recipe, save, state, tiny, write_state
+from policies import adapted, save_adapter
 
 CONTROLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
@@ -139,6 +141,52 @@ def test_the_grid_as_a_command(folders: list[str], tmp_path: Path) -> None:
     )
     assert result.exit_code == 1
     assert "has no preference 'helpfull'; did you mean helpful?" in result.output
+
+
+def test_a_grid_does_not_flip_a_protected_preference(folders: list[str], tmp_path: Path) -> None:
+    inputs = pair(folders[1], folders[2], 0.7, "harmless")
+    path = written(tmp_path / "r.yml", recipe(folders[0], inputs))
+    with pytest.raises(PvMergeError, match="harmless is a protected preference"):
+        run_grid(path, tmp_path / "grid", [{"harmless": 1.0}, {"harmless": -1.0}])
+    assert not (tmp_path / "grid").exists()
+    path = written(
+        tmp_path / "s.yml", recipe(folders[0], inputs, {"allow_protected_negative": True})
+    )
+    assert list(run_grid(path, tmp_path / "grid", [{"harmless": -1.0}])) == ["harmless=-1"]
+
+
+def test_a_low_rank_vector_in_stock_mergekit_and_in_run(tmp_path: Path) -> None:
+    """mergekit merges base+vector first; run adds B @ A; a dense vector adds φ: all one sum."""
+    live = tiny(tied=True)
+    base = save(live, tmp_path / "base")
+    sides = [save_adapter(adapted(live, seed), tmp_path / f"p{seed}", base) for seed in (1, 2)]
+    low, dense = str(tmp_path / "low"), str(tmp_path / "dense")
+    extract(*sides, low, Options(name="polite", low_rank=True))
+    extract(*sides, dense, Options(name="polite"))
+
+    def said(polarity: str) -> dict[str, Any]:
+        return {"preference": "polite", "polarity": polarity, "eta": 0.5}
+
+    stock = mergekit_yaml(
+        recipe(base, [(f"{base}+{low}", said("positive"))]),
+        tmp_path / "stock",
+        "--lora-merge-cache",
+        str(tmp_path / "cache"),
+    )
+    outputs = {"stock": state(stock)}
+    for name, model, polarity in (
+        ("base+vector", f"{base}+{low}", "positive"),
+        ("vector", low, "vector"),
+        ("dense", dense, "vector"),
+    ):
+        path = written(tmp_path / f"{polarity}.yml", recipe(base, [(model, said(polarity))]))
+        run(path, tmp_path / f"out-{name}")
+        outputs[name] = state(tmp_path / f"out-{name}")
+    for name, tensors in outputs.items():
+        for key, tensor in tensors.items():
+            assert (tensor - outputs["dense"][key]).abs().max() < 1e-6, (name, key)
+    moved = outputs["dense"]["model.layers.0.mlp.up_proj.weight"]
+    assert not torch.equal(moved, state(base)["model.layers.0.mlp.up_proj.weight"])
 
 
 def test_shards_have_an_index_and_load(folders: list[str], tmp_path: Path) -> None:

@@ -11,13 +11,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pv_merge.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
+from pv_merge.hub_names import is_hub_name, loadable
 from trainers.settings import TrainingSettings
 
 
 def local_base(name: str) -> Checkpoint | None:
-    """Return the base as a local checkpoint, or None where it is a name on the Hub."""
-    if Path(name).exists() or name.startswith((".", "/", "~")):
-        checkpoint = Checkpoint(name)
+    """Return the base as a checkpoint, out of the Hub's cache for a name on the Hub.
+
+    None where only transformers knows what the name means, such as ``gpt2``.
+    """
+    if Path(name).exists() or name.startswith((".", "/", "~")) or is_hub_name(name):
+        checkpoint = Checkpoint(loadable(name))
         _ = checkpoint.config, checkpoint.files
         return checkpoint
     return None
@@ -26,7 +30,7 @@ def local_base(name: str) -> Checkpoint | None:
 def load_tokenizer(name: str) -> Any:
     """Return the tokenizer of the base model ``name``."""
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(loadable(name))
     except (OSError, ValueError) as error:
         raise PvMergeError(f"{name}: its tokenizer cannot be loaded ({_line(error)})") from None
 
@@ -40,13 +44,15 @@ def load_model(settings: TrainingSettings) -> Any:
         options |= _quantized()
     name = settings.base_model
     try:
-        return AutoModelForCausalLM.from_pretrained(name, **options)
+        model = AutoModelForCausalLM.from_pretrained(loadable(name), **options)
     except ImportError as error:
         raise PvMergeError(
             f"attn_implementation: {settings.attn_implementation} is not installed ({_line(error)})"
         ) from None
     except (OSError, ValueError) as error:
         raise PvMergeError(f"{name}: cannot be loaded ({_line(error)})") from None
+    model.name_or_path = model.config._name_or_path = name  # not the path of a cache
+    return model
 
 
 def lora_config(settings: TrainingSettings) -> Any:

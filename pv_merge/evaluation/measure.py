@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.folders import read_json
+from pv_merge.hub_names import loadable
 
 Advance = Callable[[int], None]
 """Called with the number of units done."""
@@ -104,8 +105,8 @@ def load_subject(name: str, base: str | None = None) -> Subject:
 
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_tokenizer_home(name, base))
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(loadable(_tokenizer_home(name, base)))
+        model: Any = AutoModelForCausalLM.from_pretrained(loadable(name), dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise PvMergeError(f"{name}: cannot be loaded ({str(error).splitlines()[0]})") from None
     if torch.cuda.is_available():

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_bench(recipe: Recipe, measures: Sequence[Measure], journal: Path) -> Iterator[Bench]:
-    """Yield a bench for a recipe; its weights are the base's again afterwards."""
+    """Yield a bench for a recipe; its weights are the base's again afterwards.
+
+    Raises ``PvMergeError`` with every error that the check finds, before anything is loaded.
+    """
+    from pv_merge.check import check, raise_errors
     from pv_merge.live import LiveMerge
 
+    raise_errors(check(recipe.path))
     record = Journal(
         journal, recipe_subject(recipe.path), {"versions": versions(), "command": command_line()}
     )
