@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +36,9 @@ from pv_merge.sources import Sources, Stored
 
 JOB_BLOCKS = 8
 """Blocks that a worker takes at a time."""
+
+WHOLE_TOGETHER = 8_000_000
+"""Elements of a weight up to which several may be whole in memory at a time, one a worker."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Pass:
         self.threads = threads or os.cpu_count() or 1
         self._files = Files()
         self._worker = _Worker()
-        self._whole = threading.Lock()  # one whole tensor in memory at a time
+        self._whole = threading.Lock()  # one large tensor whole in memory at a time
         self._lock = threading.Lock()
 
     def run(self) -> None:
@@ -163,7 +167,7 @@ class Pass:
     def _whole_job(
         self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int
     ) -> None:
-        with self._whole:
+        with self._whole if count > WHOLE_TOGETHER else nullcontext():
             self._work(name, groups, start, count, whole=True)
 
     def _job(self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int) -> None:
