@@ -19,6 +19,12 @@ CURVES = {
 }
 
 
+HELD_OUT = (
+    "The held-out file is the last 100 rows: `python -c \"import json; rows = json.load(open('../shared/data/politeness/"
+    "instruction-data-with-preference.json')); json.dump(rows[1000:], open('runs/politeness-heldout.json', 'w'))\"`"
+)
+
+
 def read(name: str) -> Any:
     """Return a JSON file under benchmarks/, or None."""
     path = HERE / name
@@ -69,6 +75,7 @@ def curve(name: str, title: str) -> list[str]:
         "",
         f"`{data['command']}`",
         "",
+        *([HELD_OUT, ""] if name == "politeness" else []),
     ]
 
 
