@@ -79,11 +79,19 @@ def plain_trl(config: DPOSettings, swap: bool, folder: Path) -> DPOTrainer:
     "changes",
     [
         {},
-        {"lora": None, "dpo": {"learning_rate": 1e-4}},
+        pytest.param({"lora": None, "dpo": {"learning_rate": 1e-4}}, marks=pytest.mark.slow),
         {"dpo": {"max_length": 24}},
-        {"dpo": {"max_length": 24, "truncation_mode": "keep_end"}},
-        {"dpo": {"loss_type": ["ipo"], "gradient_accumulation_steps": 2}},
-        {"dpo": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]}},
+        pytest.param(
+            {"dpo": {"max_length": 24, "truncation_mode": "keep_end"}}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"dpo": {"loss_type": ["ipo"], "gradient_accumulation_steps": 2}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"dpo": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]}},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["lora", "full", "truncated", "keep_end", "ipo", "with-sft"],
 )

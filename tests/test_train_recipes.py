@@ -14,6 +14,8 @@ from trainers.sft import train_base
 
 from train_tiny import ROOT, pair_rows, save_base, write_rows
 
+pytestmark = pytest.mark.slow  # a run of two steps for each recipe
+
 RECIPES = sorted((ROOT / "recipes/train").glob("*/*.yml")) + sorted(
     path for path in (ROOT / "recipes/quickstart").glob("*.yml") if "train" in path.name
 )
