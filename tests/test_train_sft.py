@@ -23,6 +23,8 @@ from trainers.sft import train_base
 
 from train_tiny import LORA, config, pair_rows, save_base, write_config, write_rows
 
+pytestmark = pytest.mark.slow  # several trainings
+
 ROWS = [{"instruction": f"Say {i}", "input": "", "output": f"{i} " * (1 + i % 3)} for i in range(8)]
 
 
