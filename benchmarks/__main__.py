@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.commands import command_line
 from benchmarks.merging import grid, merges, start_up
 
 
@@ -45,6 +46,7 @@ def main(work: Path, sizes: str, preferences: str, points: str, repeats: int, ou
     work.mkdir(parents=True, exist_ok=True)
     names, counts = sizes.split(","), [int(count) for count in preferences.split(",")]
     results = {
+        "command": command_line("benchmarks"),
         "machine": {
             "cores": os.cpu_count(),
             "processor": _processor(),

@@ -36,6 +36,11 @@ class Timing:
         }
 
 
+def command_line(module: str) -> str:
+    """Return the command that this process was started by, for the results file."""
+    return " ".join(["python", "-m", module, *sys.argv[1:]])
+
+
 def script(name: str) -> str:
     """Return the path of a console script of this Python's environment."""
     return str(Path(sys.executable).parent / name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.commands import in_turn, script
+from benchmarks.commands import command_line, in_turn, script
 from benchmarks.inputs import SIZES, write_model, write_recipe
 
 CONTROLS = {
@@ -52,7 +52,18 @@ def main(work: Path, size: str, repeats: int, output: Path) -> None:
     ratios = {name: round(timing.median / plain, 3) for name, timing in timings.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     rows = {name: timing.to_dict() for name, timing in timings.items()}
-    output.write_text(json.dumps({"size": size, "ratios": ratios, "rows": rows}, indent=2) + "\n")
+    output.write_text(
+        json.dumps(
+            {
+                "command": command_line("benchmarks.controls"),
+                "size": size,
+                "ratios": ratios,
+                "rows": rows,
+            },
+            indent=2,
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

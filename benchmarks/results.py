@@ -186,7 +186,7 @@ def merging() -> list[str]:
         + ", ".join(f"`{name}` {row['median_s']:.2f} s" for name, row in data["start_up"].items())
         + ".",
         "",
-        "`make bench`",
+        f"`{data['command']}`",
         "",
     ]
     return lines
@@ -202,7 +202,7 @@ def controls() -> list[str]:
         "## What each control costs",
         "",
         *table(["control", "× plain, 135M in `pv-merge run`"], rows),
-        "`python -m benchmarks.controls`",
+        f"`{data['command']}`",
         "",
     ]
 
