@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pv_merge.arithmetic import merge
+from pv_merge.blocks import merge
 from pv_merge.errors import PvMergeError
 from pv_merge.live_names import live_names
 from pv_merge.recipe import Recipe

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pv_merge.adapter import LowRank
-from pv_merge.arithmetic import PreferenceInputs, merge
+from pv_merge.blocks import PreferenceInputs, merge
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.live_names import LiveNames, live_names
 from pv_merge.vector import PreferenceVector

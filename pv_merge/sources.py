@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pv_merge.adapter import Adapter
-from pv_merge.arithmetic import Controls, PreferenceInputs
+from pv_merge.blocks import Controls, PreferenceInputs
 from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.hub_names import local_folder

@@ -19,23 +19,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pv_merge.arithmetic import (
+from pv_merge.arithmetic import preference_vector
+from pv_merge.blocks import (
+    STEP,
     PreferenceInputs,
+    Record,
     merge_block,
     needs_whole_tensors,
-    preference_vector,
     whole_tensor_steps,
 )
 from pv_merge.errors import PvMergeError
 from pv_merge.loss_report import LossReport
 from pv_merge.output import OutputFiles
 from pv_merge.ranges import Files, Range, ranges, read_part
-from pv_merge.rounding import BLOCK, NARROW, Rounder
+from pv_merge.rounding import NARROW, Rounder
 from pv_merge.shards import TORCH_DTYPES
 from pv_merge.sources import Sources, Stored
 
-JOB_BLOCKS = 8
-"""Blocks that a worker takes at a time."""
+JOB_STEPS = 16
+"""Blocks of ``STEP`` elements that a worker takes at a time."""
 
 WHOLE_TOGETHER = 8_000_000
 """Elements of a weight up to which several may be whole in memory at a time, one a worker."""
@@ -147,7 +149,7 @@ class Pass:
                 continue
             groups = [self.layout.sources.parts(name, target.etas) for target in self.targets]
             whole = any(needs_whole_tensors(g, self.layout.sources.controls) for g in groups)
-            step = place.elements if whole else JOB_BLOCKS * BLOCK
+            step = place.elements if whole else JOB_STEPS * STEP
             for start in range(0, max(place.elements, 1), max(step, 1)):
                 count = min(step, place.elements - start)
                 yield (self._whole_job if whole else self._job), (name, groups, start, count)
@@ -171,8 +173,8 @@ class Pass:
             self._work(name, groups, start, count, whole=True)
 
     def _job(self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int) -> None:
-        for block in range(start, start + count, BLOCK):
-            self._work(name, groups, block, min(BLOCK, start + count - block), whole=False)
+        for block in range(start, start + count, STEP):
+            self._work(name, groups, block, min(STEP, start + count - block), whole=False)
 
     def _work(
         self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int, whole: bool
@@ -196,8 +198,8 @@ class Pass:
                 active = whole_tensor_steps(base, active, controls)
             rounder = Rounder(kernel, controls.rounding, controls.seed, name)
             out = torch.empty(count, dtype=kernel)
-            for block in range(0, count, BLOCK):
-                window = slice(block, block + BLOCK)
+            for block in range(0, count, STEP):
+                window = slice(block, block + STEP)
                 part = [item.window(window) for item in active] if whole else active
                 merge_block(
                     base[window], part, controls, rounder, start + block, out[window],
@@ -246,7 +248,7 @@ class Pass:
 
     def _recorder(
         self, target: Target, name: str, part: Sequence[PreferenceInputs]
-    ) -> Callable[[Tensor, list[Tensor], Tensor], None] | None:
+    ) -> Record | None:
         report, cast = target.report, self.layout.out
         if report is None:
             return None

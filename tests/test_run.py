@@ -108,7 +108,7 @@ def test_any_number_of_threads_and_any_job_size(
     document = recipe(folders[0], two_preferences(folders), {"round_to": "bfloat16"})
     path = written(tmp_path / "r.yml", document)
     run(path, tmp_path / "one")
-    monkeypatch.setattr(stream, "JOB_BLOCKS", 1)
+    monkeypatch.setattr(stream, "JOB_STEPS", 1)
     run(path, tmp_path / "other", threads=threads)
     assert_same_bits(tmp_path / "one", tmp_path / "other")
 
