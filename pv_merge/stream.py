@@ -36,7 +36,7 @@ from pv_merge.rounding import NARROW, Rounder
 from pv_merge.shards import TORCH_DTYPES
 from pv_merge.sources import Sources, Stored
 
-JOB_STEPS = 16
+JOB_STEPS = 32
 """Blocks of ``STEP`` elements that a worker takes at a time."""
 
 WHOLE_TOGETHER = 8_000_000
