@@ -25,7 +25,7 @@ from pv_merge.arithmetic import (
 )
 from pv_merge.rounding import BLOCK, Rounder, RoundingMode
 
-STEP = BLOCK // 4
+STEP = BLOCK // 2
 """Elements that one thread works on at a time; a divisor of ``BLOCK``."""
 
 Record = Callable[[Tensor, list[Tensor], Tensor], None]
@@ -198,9 +198,9 @@ def _step(origin: Tensor, item: PreferenceInputs, number: int) -> Tensor:
 
 
 def moves(change: Tensor) -> bool:
-    """Return whether any element of a change is not zero; its first ones nearly always tell."""
-    flat = change.reshape(-1)
-    return bool(flat[:1024].any()) or bool(flat.any())
+    """Return whether any element of a change is not zero; a sum of squares nearly always tells."""
+    first = change.reshape(-1)[:STEP]
+    return float(torch.dot(first, first)) != 0 or bool(change.any())
 
 
 def needs_whole_tensors(preferences: Sequence[PreferenceInputs], controls: Controls) -> bool:
