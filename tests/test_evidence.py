@@ -100,6 +100,15 @@ def test_verdicts_follow_the_figures():
     assert "10 times" in verdicts.stable([[1, 0.99], [0.99, 1]], [10.0, 1.0])
 
 
+def test_verdicts_on_vectors():
+    assert verdicts.opposed({"a": -0.99, "b": -0.5}).startswith("**holds:** each is negative")
+    assert verdicts.opposed({"a": 0.1}).startswith("**does not hold:**")
+    assert verdicts.agreeing(0.35).startswith("**holds:**")
+    assert verdicts.agreeing(-0.05).startswith("**does not hold:**")
+    assert verdicts.interfering([0.4, 1.1, 2.3]).startswith("**holds:**")
+    assert verdicts.interfering([0.4, 0.3]).startswith("**does not hold:**")
+
+
 def test_knowledge_that_cannot_be_told_is_not_claimed():
     def point(eta, perplexity, accuracy):
         around = {"value": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05}
