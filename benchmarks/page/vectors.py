@@ -8,6 +8,7 @@ CURVES = {
     "polite": "Polite, on this project's own pairs",
     "concise": "Concise, on this project's own pairs",
     "politeness": "Polite against rude, on text that no one here wrote (1000 pairs to train, 100 held out)",
+    "helpful": "Helpful, on Anthropic's HH pairs",
     "harmless": "Harmless, on PKU-SafeRLHF pairs of which one answer is safe",
 }
 
