@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.place import POLICIES, RECIPES, run, vectors
-from pv_merge.evaluation.journal import point_key
+from pv_merge.evaluation.journal import digest, point_key
+from pv_merge.evaluation.provenance import recipe_subject
 from pv_merge.evaluation.statistics import Estimate, paired_difference
 
 
@@ -55,13 +56,21 @@ def evaluate_at(
     recipe: str, etas: Mapping[str, float], path: Path, options: Sequence[str]
 ) -> dict[str, Any]:
     """Return what ``pv-merge evaluate`` found of a recipe at some eta."""
-    if not path.exists():
+    if not _is_of(recipe, path):
         made = {"helpful-harmless": ("helpful", "harmless"), "helpful-harmless-polite": ("helpful", "harmless", "politeness")}  # fmt: skip
         vectors(*made.get(recipe, ()))
         words = [word for name, eta in etas.items() for word in ("--eta", f"{name}={eta:g}")]
         run("pv-merge", "evaluate", RECIPES / f"{recipe}.yml", *words, *options, "-o", path)
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def _is_of(recipe: str, path: Path) -> bool:
+    """Return whether a result is there and of these very weights; else the product says what changed."""
+    if not path.exists():
+        return False
+    header = json.loads(path.with_suffix(".jsonl").open(encoding="utf-8").readline())
+    return bool(header["hash"] == digest(recipe_subject(RECIPES / f"{recipe}.yml")))
 
 
 def items(result: Path, measures: Sequence[Any], base: bool = False) -> dict[str, list[float]]:

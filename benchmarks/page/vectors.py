@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.page.parts import interval, read, table
+from benchmarks.page import verdicts
+from benchmarks.page.parts import interval, read, stage_command, table
 
 CURVES = {
     "polite": "Polite, on this project's own pairs",
@@ -80,10 +81,39 @@ def vectors() -> list[str]:
         "Cosines between vectors; *polite* and *politeness* come from different pairs, one ours, one not.",
         "",
         *table(["", *names], matrix),
-        f"Singular task interference of all four: {data['interference']['mean']:.3g} (the paper's Table 16, other models and four "
-        "other vectors: 2.33). Norms by layer: ![](images/vectors.png)",
+        f"Singular task interference of all {len(names)}: {data['interference']['mean']:.3g}. Norms by layer: ![](images/vectors.png)",
         "",
-        "`pv-merge inspect ./vectors/polite ./vectors/concise ./vectors/politeness ./vectors/harmless --plot docs/images/vectors.png --json`",
+        f"`pv-merge inspect {' '.join('./' + label for label in data['cosines']['labels'])} --plot docs/images/vectors.png --json`",
+        "",
+        *together(),
+    ]
+
+
+def together() -> list[str]:
+    """Return whether Tables 5, 15 and 16 hold here."""
+    data = read("results/evidence/cosines.json")
+    if data is None:
+        return []
+    sets = data["sets"].values()
+    paper = {2: "0.41", 3: "1.08 … 1.16", 4: "2.33"}
+    rows = [
+        [
+            " + ".join(found["vectors"]),
+            f"{found['mean']:.3g}",
+            paper[len(found["vectors"])],
+            f"{found['sign_disagreement']:.1%}",
+        ]
+        for found in sets
+    ]
+    return [
+        "### Opposite, agreeing in part, interfering (Tables 5, 15, 16)",
+        "",
+        f"- Table 5: {verdicts.opposed(data['positive_negative'])}",
+        f"- Table 15: {verdicts.agreeing(data['sets']['two']['cosines'][0][1])}",
+        f"- Table 16: {verdicts.interfering([found['mean'] for found in sets])}",
+        "",
+        *table(["vectors", "STI, rank 8", "the paper's, as many vectors", "signs disagree"], rows),
+        f"`{stage_command('cosines')}`",
         "",
     ]
 

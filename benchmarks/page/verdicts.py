@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,6 +88,31 @@ def stable(cosines: Sequence[Sequence[float]], eigenvalues: Sequence[float]) -> 
     if lowest >= STABLE:
         return f"**Holds:** {found}."
     return f"**Does not hold:** {found}."
+
+
+def opposed(cosines: Mapping[str, float]) -> str:
+    """Return whether the two policies of each preference point apart, but not exactly so."""
+    lowest, highest = min(cosines.values()), max(cosines.values())
+    found = (
+        f"cos(θ+ − base, θ− − base) is {lowest:.3f} … {highest:.3f}; the paper has −0.71 … −0.47"
+    )
+    if highest >= 0:
+        return f"**does not hold:** {found}."
+    near = ", nearer to −1 than there" if lowest < -0.71 else ""
+    return f"**holds:** each is negative and none is −1{near}: {found}."
+
+
+def agreeing(cosine: float) -> str:
+    """Return whether helpful and harmless agree in part, as they do in the paper."""
+    found = f"cos(φ_helpful, φ_harmless) is {cosine:+.3f}; the paper has 0.34 … 0.40"
+    return f"**{'holds' if cosine > 0.1 else 'does not hold'}:** {found}."
+
+
+def interfering(means: Sequence[float]) -> str:
+    """Return whether interference grows with each vector."""
+    grows = all(after > before for before, after in itertools.pairwise(means))
+    said = ", ".join(f"{mean:.3g}" for mean in means)
+    return f"**{'holds' if grows else 'does not hold'}:** interference with one more vector each: {said}."
 
 
 def knowing(points: Sequence[Mapping[str, Any]]) -> str:
