@@ -165,7 +165,9 @@ def concatenated(parts: list[tuple[float, LowRank]]) -> LowRank:
     return LowRank(a, b, 1.0, parts[0][1].transposed, parts[0][1].embedding)
 
 
-def peft_tensors(changes: Mapping[str, LowRank], rank: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def peft_tensors(
+    changes: Mapping[str, LowRank], rank: int, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """Return the tensors of an adapter file by PEFT's names; ``changes`` is by name of weight.
 
     Every module gets ``rank``, padded with zeros, and scale 1 (it goes into B), since engines know
@@ -182,7 +184,10 @@ def peft_tensors(changes: Mapping[str, LowRank], rank: int, dtype: torch.dtype) 
         a, b = change.a.float(), change.b.float()
         lack = rank - a.shape[0]
         if lack:
-            a, b = torch.nn.functional.pad(a, (0, 0, 0, lack)), torch.nn.functional.pad(b, (0, lack))
+            a, b = (
+                torch.nn.functional.pad(a, (0, 0, 0, lack)),
+                torch.nn.functional.pad(b, (0, lack)),
+            )
         tensors[f"{module}.{first}"] = a.to(dtype).contiguous()
         scaled = b if change.scale == 1 else b * change.scale
         tensors[f"{module}.{second}"] = scaled.to(dtype).contiguous()

@@ -18,16 +18,19 @@ def register() -> None:
     """Register the resolver if ``PV_MERGE_VECTORS`` names a folder that can be served."""
     if not os.environ.get("PV_MERGE_VECTORS", "").strip():
         return
-    first = not os.environ.get(SAID)
-    os.environ[SAID] = "1"
     try:
         names = _register()
-        if first:
-            log.info("pv-merge: serves any mix of %s", ", ".join(names))
+        _say(logging.INFO, f"serves any mix of {', '.join(names)}")
     except Exception as error:
-        if first:
-            reason = " ".join(str(error).split())
-            log.error("pv-merge: serves no mixes: %s", reason or type(error).__name__)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _say(logging.ERROR, f"serves no mixes: {reason}")
+
+
+def _say(level: int, text: str) -> None:
+    """Log once for all processes; the first one calls plugins before it sets up its log."""
+    if log.isEnabledFor(level) and not os.environ.get(SAID):
+        os.environ[SAID] = "1"
+        log.log(level, "pv-merge: %s", text)
 
 
 def _register() -> list[str]:

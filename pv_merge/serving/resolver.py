@@ -18,7 +18,7 @@ from pv_merge.serving.mix_request import MixRequest, request_for
 from pv_merge.serving.restore import can_restore
 from pv_merge.serving.settings import Settings
 from pv_merge.serving.shelf import fill
-from pv_merge.serving.vectors import ServedVector
+from pv_merge.serving.vectors import ServedVector, refuse_other_base
 
 log = logging.getLogger("vllm.pv_merge")
 
@@ -34,12 +34,13 @@ class PreferenceResolver(LoRAResolver):  # type: ignore[misc]
         self.settings = settings
         self._requests: dict[str, MixRequest] = {}
         self._lock = threading.Lock()
+        self._base_is_right = False
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
         """Return the request for a mix, or None with a line in the log; never raises."""
         try:
             mix = read(lora_name, self.vectors, self.settings)
-            return await asyncio.to_thread(self.request, mix)
+            return await asyncio.to_thread(self.request, mix, base_model_name)
         except PvMergeError as error:
             reason = " ".join(error.message.split())
         except Exception as error:
@@ -47,11 +48,15 @@ class PreferenceResolver(LoRAResolver):  # type: ignore[misc]
         log.warning("pv-merge: no adapter for model %s: %s", shown(lora_name), reason)
         return None
 
-    def request(self, mix: Mix) -> MixRequest:
+    def request(self, mix: Mix, base: str) -> MixRequest:
         """Return the one request of a mix, its adapter made if need be."""
         with self._lock:
+            if not self._base_is_right:
+                refuse_other_base(self.vectors, base)
+                self._base_is_right = True
+            cache = self._cache
             start = time.perf_counter()
-            folder = self._cache.adapter(mix.terms)
+            folder = cache.adapter(mix.terms)
             spent = time.perf_counter() - start
             if mix.name not in self._requests:
                 self._requests[mix.name] = request_for(mix.name, folder)

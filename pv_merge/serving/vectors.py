@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pv_merge.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter, read_infos
+from pv_merge.base_identity import known_hash, weights_hash
+from pv_merge.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    Checkpoint,
+    is_adapter,
+    read_infos,
+)
 from pv_merge.errors import PvMergeError, raise_all
 from pv_merge.folders import read_json
 from pv_merge.protection import is_protected, said_by
@@ -67,6 +75,31 @@ def scan(folder: Path) -> dict[str, ServedVector]:
         )
     raise_all(problems)
     return found
+
+
+def refuse_other_base(
+    vectors: Mapping[str, ServedVector], base: str, *, read: bool = False
+) -> bool:
+    """Raise ``PvMergeError`` where a manifest names the hash of another base than the folder ``base``.
+
+    Returns whether they were compared: the base's hash must be known, unless it is to be ``read``.
+    """
+    said = {name: vector.base_sha256 for name, vector in vectors.items() if vector.base_sha256}
+    if not said or not Path(base).is_dir():
+        return False
+    model = Checkpoint(base)
+    own = weights_hash(model) if read else known_hash(model)
+    if own is None:
+        return False
+    raise_all(
+        [
+            f"{name}: was made from another base than {base} (its manifest's hash of the base's "
+            "weights differs)"
+            for name, value in said.items()
+            if value != own
+        ]
+    )
+    return True
 
 
 def _open(place: Path) -> ServedVector:
