@@ -8,7 +8,6 @@ import types
 from pathlib import Path
 from typing import Any
 
-import models
 import torch
 
 from pv_merge import PreferenceVector
@@ -16,6 +15,8 @@ from pv_merge.adapter import LowRank
 from pv_merge.base_identity import weights_hash
 from pv_merge.checkpoint import Checkpoint
 from pv_merge.serving.settings import Settings
+
+import models
 
 RANKS = {"helpful": 2, "polite": 3, "harmless": 1}
 """Rank of each vector; they move different weights, and harmless is protected by its name."""

@@ -6,12 +6,13 @@ import shlex
 import shutil
 from pathlib import Path
 
-import models
 import pytest
-import serving_tiny
 from click.testing import CliRunner, Result
 
 from pv_merge.cli import main
+
+import models
+import serving_tiny
 
 
 @pytest.fixture(scope="module")

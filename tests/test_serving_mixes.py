@@ -12,9 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
-import serving_tiny
 import torch
 
 from pv_merge.adapter import Adapter
@@ -24,6 +22,9 @@ from pv_merge.serving.mix_adapter import expected_bytes
 from pv_merge.serving.mix_name import Terms, parse
 from pv_merge.serving.shelf import Shelf, fill, serving_folder
 from pv_merge.serving.vectors import scan
+
+import models
+import serving_tiny
 
 
 @pytest.fixture(scope="module")
@@ -268,5 +269,5 @@ def test_many_mixes_from_many_threads_stay_within_bounds(shelf: Shelf, writes: l
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(200)))
-    assert len([e for e in stores[0].entries()]) <= 4
+    assert len(stores[0].entries()) <= 4
     assert max(most) <= 5  # four, and the one being written

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import serving_tiny
 import torch
-from test_serving_names import HOSTILE
 
 from pv_merge.serving import restore
 from pv_merge.serving.register import NAME, SAID, register
+
+import serving_tiny
+from test_serving_names import HOSTILE
 
 
 @pytest.fixture(scope="module")
@@ -269,10 +270,10 @@ def test_any_failure_is_a_line_and_no_adapter(
 def test_a_server_of_another_base_serves_none(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import models
-
     from pv_merge.base_identity import weights_hash
     from pv_merge.checkpoint import Checkpoint
+
+    import models
 
     server.base = models.save(models.tiny(seed=9), tmp_path / "other")
     weights_hash(Checkpoint(server.base))

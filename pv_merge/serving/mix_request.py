@@ -11,7 +11,7 @@ UNSET = 2**31 - 1
 """Stands for the id that vLLM has not given yet; its own counter starts at 1."""
 
 
-class MixRequest(LoRARequest):  # type: ignore[misc]
+class MixRequest(LoRARequest):
     """A ``LoRARequest`` that keeps the first id that vLLM gives it.
 
     vLLM sets a new id whenever it resolves a name. All spellings of one mix get this one object, so

@@ -23,7 +23,7 @@ from pv_merge.serving.vectors import ServedVector, refuse_other_base
 log = logging.getLogger("vllm.pv_merge")
 
 
-class PreferenceResolver(LoRAResolver):  # type: ignore[misc]
+class PreferenceResolver(LoRAResolver):
     """Resolves ``helpful=0.8,polite=-0.3``; anything else, or not allowed, is a 404 for the client.
 
     vLLM passes no reason on to the client, so it stands in the server's log, in one line.
