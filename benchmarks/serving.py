@@ -25,7 +25,18 @@ CLIENTS = 8
 MIXES = [f"concise={c},polite={p}" for c in ("-0.3", "0.4") for p in ("-0.5", "0.25", "0.8", "1.5")]
 """One for each client."""
 
-WORDS = ["bridge", "river", "garden", "engine", "window", "letter", "market", "island", "candle", "ladder"]
+WORDS = [
+    "bridge",
+    "river",
+    "garden",
+    "engine",
+    "window",
+    "letter",
+    "market",
+    "island",
+    "candle",
+    "ladder",
+]
 
 
 def main() -> None:
@@ -75,7 +86,7 @@ def measure(server: Server, options: argparse.Namespace, flags: list[str]) -> di
         "load_at_start": round(os.getloadavg()[0], 2),
         "unseen_mix": unseen(server, client, options.new),
         "throughput": throughput(client, options),
-        "hostile": hostile(client),
+        "hostile": hostile(server, client),
         "healthy_at_the_end": server.healthy(),
     }
 
@@ -161,8 +172,8 @@ def in_turn(client: Any, model: str, prompts: list[str], tokens: int) -> None:
         ask(client, model, prompt, tokens)
 
 
-def hostile(client: Any) -> list[dict[str, Any]]:
-    """Ask for every name of the tests' list; return each with the status that the client got."""
+def hostile(server: Server, client: Any) -> list[dict[str, Any]]:
+    """Ask for every name of the tests' list; return the client's status and the log's reason."""
     import sys
 
     import openai
@@ -171,7 +182,7 @@ def hostile(client: Any) -> list[dict[str, Any]]:
     from test_serving_names import HOSTILE
 
     tried = []
-    for name, reason in HOSTILE.items():
+    for name in HOSTILE:
         if not name or "\ud800" in name:
             continue  # the engine takes no name as the base's; JSON cannot carry the other
         shown = ascii(name if len(name) <= 60 else f"{name[:40]}... ({len(name)} characters)")
@@ -179,6 +190,7 @@ def hostile(client: Any) -> list[dict[str, Any]]:
             ask(client, name, "Hello", 1)
             tried.append({"name": shown, "status": 200, "reason": "SERVED"})
         except openai.APIStatusError as error:
+            reason = re.sub(r"^pv-merge: no adapter for model '.*?': ", "", server.lines()[-1])
             tried.append({"name": shown, "status": error.status_code, "reason": reason})
     return tried
 

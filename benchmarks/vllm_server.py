@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-START_S = 300
+START_S = 600
 """Seconds that a server may take to start."""
 
 

@@ -79,6 +79,10 @@ def notes(made: Plan) -> Iterator[str]:
         f"{made.clients} mixes of rank {made.rank} at a time: about {megabytes * made.clients:.0f} MB "
         "on the device with 16-bit weights, twice that with float32"
     )
+    yield (
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING also opens /v1/load_lora_adapter, which loads any path: "
+        "let strangers reach /v1/chat/completions and /v1/completions only"
+    )
     if not made.compared:
         yield f"{made.base} was not compared with the base that the manifests name; --deep does"
 
