@@ -97,7 +97,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(
     merged: list[Answer], cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
-    """The base with the plugin: two mixes at a time, four in memory, three on disk."""
+    """The base with the plugin: three mixes at a time, four in memory, three on disk."""
     from benchmarks.vllm_server import Server
 
     environment = {
@@ -106,7 +106,7 @@ def server(
         "PV_MERGE_SERVE_CACHE_MIXES": "3",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
     }
-    options = ("--enable-lora", "--max-loras", "2", "--max-cpu-loras", "4", "--max-lora-rank", "16")
+    options = ("--enable-lora", "--max-loras", "3", "--max-cpu-loras", "4", "--max-lora-rank", "16")
     log = tmp_path_factory.mktemp("base") / "server.log"
     with Server(BASE, log, *options, environment=environment) as running:
         yield running
@@ -146,9 +146,12 @@ def test_a_mix_of_zeros_is_the_base(client: Any, base: list[Answer]) -> None:
 def test_mixes_in_one_batch_do_not_disturb_each_other(
     client: Any, base: list[Answer], merged: list[Answer]
 ) -> None:
+    # The base stands here as a mix of zeros. Under its own name, in a batch with mixes, vLLM's CPU
+    # backend gives it the adapter of the last slot: its operators index the slots with the -1 that
+    # stands for "none" (vllm-project/vllm, pull request 48421). Those for GPUs skip it.
     some = prompts(6)
     alone = ask_all(client, [(OTHER, prompt) for prompt in some], at_once=1)
-    calls = [(model, prompt) for prompt in some for model in (MIX, OTHER, "base")]
+    calls = [(model, prompt) for prompt in some for model in (MIX, OTHER, "polite=0")]
     together = ask_all(client, calls, at_once=9)
     for number in range(len(some)):
         mix, other, plain = together[3 * number : 3 * number + 3]
