@@ -219,12 +219,12 @@ def test_mixes_do_not_share(server: Server) -> None:
     assert len({request.lora_name for request in requests}) == 3
 
 
-@pytest.mark.parametrize("name", HOSTILE, ids=lambda text: ascii(text)[:40])
+@pytest.mark.parametrize(
+    "name", [name for name in HOSTILE if "honest" not in name], ids=lambda text: ascii(text)[:40]
+)
 def test_hostile_names_are_not_found(
     name: str, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if name == "honest=-0.51":
-        pytest.skip("needs a vector that these do not have")
     caplog.clear()
     assert server.ask(name) is None
     (line,) = lines(caplog)
