@@ -11,7 +11,9 @@ import json
 import os
 import platform
 import re
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +76,7 @@ def measure(server: Server, options: argparse.Namespace, flags: list[str]) -> di
     for model in ("base", *MIXES):  # the first requests of a server compile and load
         ask(client, model, "Hello", 2)
     return {
-        "command": "python -m benchmarks.serving",
+        "command": shlex.join(["python", "-m", "benchmarks.serving", *sys.argv[1:]]),
         "server": ["--dtype", "float32", "--enforce-eager", *flags],
         "base": options.base,
         "versions": {
@@ -174,8 +176,6 @@ def in_turn(client: Any, model: str, prompts: list[str], tokens: int) -> None:
 
 def hostile(server: Server, client: Any) -> list[dict[str, Any]]:
     """Ask for every name of the tests' list; return the client's status and the log's reason."""
-    import sys
-
     import openai
 
     sys.path.insert(0, "tests")
