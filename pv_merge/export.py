@@ -71,7 +71,11 @@ def export_peft(
 
 def open_sources(path: str | Path, options: ExportOptions, found: Found) -> Sources:
     """Return the inputs of a recipe that the check has no error for."""
-    if options.rank is not None and options.max_rank is not None and options.rank > options.max_rank:
+    if (
+        options.rank is not None
+        and options.max_rank is not None
+        and options.rank > options.max_rank
+    ):
         raise PvMergeError(f"--rank {options.rank} is over --max-rank {options.max_rank}")
     findings = raise_errors(check(path))
     recipe = read_recipe(path)
@@ -85,7 +89,9 @@ def open_sources(path: str | Path, options: ExportOptions, found: Found) -> Sour
     # What the check says of dtypes is about a merged model on disk.
     kept = [f for f in findings if "out_dtype" not in f.text and "mergekit" not in f.text]
     if unused:
-        text = f"{path}: {', '.join(unused)} concerns merged weights; the adapter is {options.dtype}"
+        text = (
+            f"{path}: {', '.join(unused)} concerns merged weights; the adapter is {options.dtype}"
+        )
         kept.append(Finding("note", text))
     found(kept)
     return Sources(recipe)

@@ -21,7 +21,7 @@ from pv_merge.export import (
 )
 from pv_merge.folders import new_folder, refuse_existing, write_json
 from pv_merge.gguf_adapter import gguf_family, write_gguf
-from pv_merge.mix import low_rank_mix, nonlinear_controls
+from pv_merge.mix import alone, low_rank_mix, nonlinear_controls
 from pv_merge.recipe import Recipe
 
 
@@ -53,7 +53,7 @@ def export_gguf(
             def moved(done: int, total: int, before: int = number) -> None:
                 advance(before * total + done, count * total)
 
-            mix = low_rank_mix(sources, _alone(recipe, name), options.rank, moved)
+            mix = low_rank_mix(sources, alone(recipe, name), options.rank, moved)
             refuse_rank(mix, name, options)
             file = f"{name}.gguf"
             write_gguf(work / file, name, mix.changes, config, options.dtype)
@@ -74,10 +74,6 @@ def llama_commands(manifest: Mapping[str, Any], folder: str) -> list[str]:
     ]
 
 
-def _alone(recipe: Recipe, name: str) -> dict[str, float]:
-    return {other: float(other == name) for other in recipe.preferences}
-
-
 def _scale_problems(recipe: Recipe) -> list[str]:
     return [
         f"{recipe.path}: eta of {name} differs between weights, and llama.cpp has one scale for a whole "
@@ -94,5 +90,3 @@ def _name_problems(recipe: Recipe) -> list[str]:
         for name in recipe.preferences
         if not re.fullmatch(r"\w[\w.-]*", name)
     ]
-
-

@@ -59,6 +59,11 @@ def nonlinear_controls(recipe: Recipe) -> list[str]:
     ]
 
 
+def alone(recipe: Recipe, preference: str) -> dict[str, float]:
+    """Return eta 1 for ``preference`` and 0 for the others: what gives its φ by itself."""
+    return {name: float(name == preference) for name in recipe.preferences}
+
+
 def low_rank_mix(
     sources: Sources,
     etas: Mapping[str, float] | None = None,

@@ -151,7 +151,9 @@ def test_dense_inputs_by_a_truncated_rank(root: Path, document: Document, tmp_pa
         "parameters": {"preference": "brief", "polarity": "vector", "eta": 0.5},
     }
     path = written(document, tmp_path)
-    with pytest.raises(PvMergeError, match=r"dense: holds whole weights.*--form low-rank.*--rank R"):
+    with pytest.raises(
+        PvMergeError, match=r"dense: holds whole weights.*--form low-rank.*--rank R"
+    ):
         export_peft(path, tmp_path / "adapter")
     said = export_peft(path, tmp_path / "adapter", ExportOptions(rank=32))
     run(path, tmp_path / "merged")
@@ -241,7 +243,9 @@ def test_gguf_holds_each_vector_with_permuted_q_and_k(
         phi = delta[0] - delta[1]
         if short in heads:
             # Row 2i + j of a head of 8 is row i + 4j of transformers' head.
-            order = [8 * h + i + 4 * j for h in range(heads[short]) for i in range(4) for j in (0, 1)]
+            order = [
+                8 * h + i + 4 * j for h in range(heads[short]) for i in range(4) for j in (0, 1)
+            ]
             phi = phi[order]
         assert largest_difference(product, phi) < 1e-6, short
     assert len(tensors) == 2 * 2 * len(LINEAR)
@@ -254,7 +258,7 @@ def test_paired_rows_by_eye() -> None:
 
 def test_gguf_refusals(root: Path, document: Document, tmp_path: Path) -> None:
     document["models"][0]["parameters"]["eta"] = [0.0, 1.0]
-    with pytest.raises(PvMergeError, match="eta of helpful differs between weights.*--to peft"):
+    with pytest.raises(PvMergeError, match=r"eta of helpful differs between weights.*--to peft"):
         export_gguf(written(document, tmp_path), tmp_path / "gguf")
     inputs(tmp_path, "GPT-2", target_modules=["c_attn"], fan_in_fan_out=True)
     with pytest.raises(PvMergeError, match="is a gpt2 model; GGUF adapters are made for llama"):
@@ -265,7 +269,9 @@ def test_gguf_refusals(root: Path, document: Document, tmp_path: Path) -> None:
 def test_gguf_refuses_a_lookup_table(tmp_path: Path) -> None:
     inputs(tmp_path, "Llama", target_modules=["embed_tokens", "q_proj"])
     path = written(make(tmp_path), tmp_path)
-    with pytest.raises(PvMergeError, match=r"changes model.embed_tokens.weight, which is no linear"):
+    with pytest.raises(
+        PvMergeError, match=r"changes model.embed_tokens.weight, which is no linear"
+    ):
         export_gguf(path, tmp_path / "gguf")
     agrees(tmp_path, path, tmp_path)  # PEFT has a place for it
 
