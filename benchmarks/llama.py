@@ -66,7 +66,7 @@ def ours(subject: Subject, recipe: Path, prompts: list[list[int]]) -> list[list[
 
 def compare(mine: list[list[Tensor]], theirs: list[list[Tensor]]) -> dict[str, Any]:
     """Return how log-probs, and their changes from η = 0, differ between two engines."""
-    logits, logs, changes, sizes, same = [], [], [], [], []
+    logits, logs, bases, changes, sizes, same = [], [], [], [], [], []
     for at, point in enumerate(POINTS):
         for prompt in range(len(mine[0])):
             left, right = mine[at][prompt], theirs[at][prompt]
@@ -75,7 +75,9 @@ def compare(mine: list[list[Tensor]], theirs: list[list[Tensor]]) -> dict[str, A
             logits.append(float((left - right).abs().max()))
             logs.append(float((a - b).abs().max()))
             same.append(bool(left.argmax() == right.argmax()))
-            if any(point):
+            if not any(point):
+                bases.append((a - b).abs().mean())
+            else:
                 a -= mine[0][prompt].log_softmax(0)[top]
                 b -= theirs[0][prompt].log_softmax(0)[top]
                 changes.append((a - b).abs().mean())
@@ -84,6 +86,7 @@ def compare(mine: list[list[Tensor]], theirs: list[list[Tensor]]) -> dict[str, A
     return {
         "largest_difference_of_a_logit": max(logits),
         "largest_difference_of_a_top_log_prob": max(logs),
+        "mean_difference_of_a_top_log_prob_at_eta_0": float(torch.stack(bases).mean()),
         "mean_change_of_a_top_log_prob": float(size.mean()),
         "mean_difference_of_the_change": float(change.mean()),
         "largest_mean_difference_of_the_change": float(change.max()),

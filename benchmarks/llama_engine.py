@@ -61,6 +61,7 @@ def _serve(job: dict[str, Any]) -> None:
     llama_cpp.llama_backend_init()
     settings = llama_cpp.llama_model_default_params()
     settings.n_gpu_layers = 0
+    settings.use_extra_bufts = False  # 4-bit weights repacked for AMX crash in 0.3.36, LoRA or not
     model = llama_cpp.llama_model_load_from_file(job["model"].encode(), settings)
     assert model, f"{job['model']} does not load"
     adapters = [llama_cpp.llama_adapter_lora_init(model, p.encode()) for p in job["adapters"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -51,17 +51,22 @@ def show_answers(session: ChatSession, question: str, console: Console) -> None:
         grid.add_row(*panels)
         return grid
 
+    def show(side: Side, text: str) -> None:
+        said[side] = text.strip()
+        live.update(columns(), refresh=True)
+
+    if not console.is_terminal:
+        turn = session.ask(question, lambda side, text: None)
+        said.update(turn.answers)
+        console.print(columns())
+        return
     # A terminal that is too low shows the beginning while it grows, and all of it at the end.
     with Live(columns(), console=console, auto_refresh=False) as live:
-
-        def show(side: Side, text: str) -> None:
-            said[side] = text.strip()
-            live.update(columns(), refresh=console.is_terminal)
-
         turn = session.ask(question, show)
-        said = {**said, **turn.answers}
-        note = [Text("stopped", style="yellow")] if turn.stopped else []
-        live.update(Group(columns(), *note), refresh=console.is_terminal)
+        said.update(turn.answers)
+        live.update(columns(), refresh=True)
+    if turn.stopped:
+        console.print(Text("stopped", style="yellow"))
 
 
 def typed_lines(console: Console, preferences: list[str]) -> Iterator[str]:
