@@ -18,10 +18,11 @@ from typing import Any
 
 def llama_python() -> str | None:
     """Return a Python that has llama_cpp: PV_LLAMA_PYTHON, .venv-llama or this one; None without."""
-    named = os.environ.get("PV_LLAMA_PYTHON")
-    for python in (named, ".venv-llama/bin/python", sys.executable):
-        if python and subprocess.run([python, "-c", "import llama_cpp"], capture_output=True).returncode == 0:  # fmt: skip
-            return str(python)
+    for python in (os.environ.get("PV_LLAMA_PYTHON"), ".venv-llama/bin/python", sys.executable):
+        if python and Path(python).exists():
+            found = subprocess.run([python, "-c", "import llama_cpp"], capture_output=True)
+            if found.returncode == 0:
+                return python
     return None
 
 

@@ -220,7 +220,7 @@ def test_lines_from_a_pipe(root: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.output.count("─ base ─") == 2
     assert "─ mix: polite 0.5 ─" in result.output and "─ mix: polite 0.25 ─" in result.output
-    assert "╯\n> /eta polite 0.25" in result.output
+    assert "\n> /eta polite 0.25\n" in result.output
     assert "error: unknown command /nonsense" in result.output
     assert "error: eta of polite must be a number, got 'x'" in result.output
     assert "never" not in result.output and "Traceback" not in result.output
