@@ -43,7 +43,9 @@ def main(recipe_path: str, pairs: str, data: Path, output: Path) -> None:
 
     recipe = read_recipe(recipe_path)
     name = recipe.preferences[0]
-    text, questions = _text(data, output.parent), data / "capability/commonsenseqa-dev-300.jsonl"
+    text = output.parent / ".perplexity.txt"
+    write_text(data, text)
+    questions = data / "capability/commonsenseqa-dev-300.jsonl"
     measures: list[Any] = [read_pairs(pairs), PerplexityMeasure("perplexity", text)]
     if questions.exists():
         measures.append(ChoicesMeasure("commonsenseqa", questions, 150))
@@ -90,16 +92,14 @@ def main(recipe_path: str, pairs: str, data: Path, output: Path) -> None:
     Console().print(table)
 
 
-def _text(data: Path, folder: Path) -> Path:
+def write_text(data: Path, path: Path) -> None:
     """Write the answers of an instruction set into one text, which is not kept."""
     source = data / "sft/alpaca_en_demo.json"
     if not source.exists():
         raise SystemExit(f"{source}: is missing; this benchmark needs a text to take perplexity of")
     rows = json.loads(source.read_text(encoding="utf-8"))[:60]
-    folder.mkdir(parents=True, exist_ok=True)
-    text = folder / ".perplexity.txt"
-    text.write_text("\n\n".join(row["output"] for row in rows), encoding="utf-8")
-    return text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(row["output"] for row in rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

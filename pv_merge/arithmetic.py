@@ -8,64 +8,16 @@ Equations are those of "Adaptive Helpfulness-Harmlessness Alignment with Prefere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pv_merge.rounding import BLOCK, Rounder, RoundingMode
+from pv_merge.rounding import BLOCK
 
 SignConsensus = Literal["none", "sum", "count"]
 Interference = Literal["none", "orthogonal"]
-
-
-@dataclass(frozen=True)
-class PreferenceInputs:
-    """One preference's tensors of one name, all of one shape, and how strongly they count."""
-
-    name: str
-    eta: float
-    """Merge-time coefficient η; any sign."""
-    positives: tuple[Tensor, ...] = ()
-    """Weights θ+ of positive policies."""
-    negatives: tuple[Tensor, ...] = ()
-    """Weights θ− of negative policies."""
-    vectors: tuple[Tensor, ...] = ()
-    """Vectors that were extracted before, as they are (no base in them)."""
-    density: float = 1.0
-    """Fraction of φ's elements to keep, the largest in magnitude."""
-    max_relative_norm: float | None = None
-    """Upper bound on ‖η·φ‖ / ‖base‖ of this tensor."""
-
-    def flat(self) -> PreferenceInputs:
-        """Return the same with every tensor in one dimension."""
-        return self.mapped(lambda tensor: tensor.reshape(-1))
-
-    def window(self, window: slice) -> PreferenceInputs:
-        """Return the same with a part of every (flat) tensor."""
-        return self.mapped(lambda tensor: tensor[window])
-
-    def mapped(self, change: Callable[[Any], Tensor]) -> PreferenceInputs:
-        """Return the same with every tensor replaced."""
-        return replace(
-            self,
-            positives=tuple(change(tensor) for tensor in self.positives),
-            negatives=tuple(change(tensor) for tensor in self.negatives),
-            vectors=tuple(change(tensor) for tensor in self.vectors),
-        )
-
-
-@dataclass(frozen=True)
-class Controls:
-    """What is decided once for a whole merge."""
-
-    sign_consensus: SignConsensus = "none"
-    interference: Interference = "none"
-    rounding: RoundingMode = "stochastic"
-    seed: int = 0
-    """Seed of the noise of stochastic rounding."""
 
 
 def preference_vector(
@@ -73,36 +25,38 @@ def preference_vector(
     positives: Sequence[Tensor] = (),
     negatives: Sequence[Tensor] = (),
     vectors: Sequence[Tensor] = (),
+    *,
+    out: Tensor | None = None,
+    spare: Tensor | None = None,
 ) -> Tensor:
     """Return φ = Σ(positive − base) − Σ(negative − base) + Σ vector in float32 (Eq. 4).
 
     All tensors share one shape and may differ in dtype. Each policy is subtracted from the base
-    before anything is added up, since the differences are small and the weights are not.
+    before anything is added up, since the differences are small and the weights are not. ``out``
+    and ``spare`` are float32 memory of that shape to work in, φ in ``out``.
     """
     origin = base.float()
     phi: Tensor | None = None
     for sign, group in ((1, positives), (-1, negatives)):
         for policy in group:
-            delta = policy.float()
-            delta = delta - origin if delta is policy else delta.sub_(origin)
+            delta = _float32(policy, out if phi is None else spare).sub_(origin)
             if phi is None:
                 phi = delta if sign > 0 else delta.neg_()
             else:
                 phi.add_(delta, alpha=sign)
     for vector in vectors:
         if phi is None:
-            phi = vector.to(torch.float32, copy=True)
+            phi = _float32(vector, out)
         else:
-            phi.add_(vector.float())
-    return torch.zeros_like(origin) if phi is None else phi
+            phi.add_(vector if vector.dtype is torch.float32 else _float32(vector, spare))
+    if phi is None:
+        return torch.zeros_like(origin) if out is None else out.zero_()
+    return phi
 
 
-def combine(base: Tensor, terms: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """Return ``base + Σ eta·phi`` in float32 (Eq. 5). All tensors share one shape."""
-    total = base.float().clone()
-    for eta, phi in terms:
-        total += phi.float() * eta
-    return total
+def _float32(tensor: Tensor, out: Tensor | None) -> Tensor:
+    """Return a copy in float32, in ``out`` if there is one."""
+    return tensor.to(torch.float32, copy=True) if out is None else out.copy_(tensor)
 
 
 def keep_largest(phi: Tensor, density: float) -> Tensor:
@@ -267,70 +221,6 @@ def consensus(steps: Sequence[Tensor], rule: SignConsensus) -> Tensor:
     return kept
 
 
-def merge(
-    base: Tensor,
-    preferences: Sequence[PreferenceInputs],
-    controls: Controls | None = None,
-    *,
-    dtype: torch.dtype = torch.float32,
-    name: str = "",
-) -> Tensor:
-    """Return base + Σ η·φ (Eq. 4 and 5) with all controls, rounded to ``dtype``.
-
-    All tensors share one shape. ``name``, the tensor's name, and ``controls.seed`` seed the noise
-    of stochastic rounding. Where nothing moves, the base's exact bits stay if ``dtype`` is its own.
-    """
-    controls = controls or Controls()
-    active = [item.flat() for item in preferences if item.eta != 0]
-    result = torch.empty_like(base, dtype=dtype, memory_format=torch.contiguous_format)
-    rounder = Rounder(dtype, controls.rounding, controls.seed, name)
-    flat_base, flat_result = base.reshape(-1), result.view(-1)
-    if needs_whole_tensors(active, controls):
-        active = whole_tensor_steps(flat_base, active, controls)
-    for start in range(0, flat_base.numel(), BLOCK):
-        window = slice(start, start + BLOCK)
-        inputs = [item.window(window) for item in active]
-        merge_block(flat_base[window], inputs, controls, rounder, start, flat_result[window])
-    return result
-
-
-def merge_block(
-    base: Tensor,
-    preferences: Sequence[PreferenceInputs],
-    controls: Controls,
-    rounder: Rounder,
-    start: int,
-    out: Tensor,
-    record: Callable[[Tensor, list[Tensor], Tensor], None] | None = None,
-) -> None:
-    """Write base + Σ η·φ of one block into ``out``; every tensor is the block's part, flat.
-
-    A block holds the positions from ``start``, a multiple of ``BLOCK``, up to the next one. No
-    control here looks beyond the block: see ``whole_tensor_steps`` for those that must. A block
-    that nothing moves keeps its bits (adding +0 would turn −0 into +0). ``record``, if given, is
-    called with (base, every η·φ, out) once ``out`` is written.
-    """
-    steps = block_steps(base, preferences)
-    kept = [step.clone() for step in steps] if record is not None else []
-    change = consensus(steps, controls.sign_consensus) if steps else None
-    if change is not None and bool(change.any()):
-        rounder.round(change.add_(base), start, out)
-    elif base.dtype == out.dtype:
-        out.copy_(base)
-    else:
-        rounder.round(base.to(torch.float32, copy=True), start, out)
-    if record is not None:
-        record(base, kept, out)
-
-
-def block_steps(base: Tensor, preferences: Sequence[PreferenceInputs]) -> list[Tensor]:
-    """Return η·φ of every preference for one block, in float32."""
-    return [
-        preference_vector(base, item.positives, item.negatives, item.vectors).mul_(item.eta)
-        for item in preferences
-    ]
-
-
 def shares(gram: Sequence[Sequence[float]], reached: Sequence[float]) -> list[float]:
     """Return how much of each step arrived: c that minimizes ‖r − Σ c_p s_p‖.
 
@@ -347,31 +237,3 @@ def shares(gram: Sequence[Sequence[float]], reached: Sequence[float]) -> list[fl
         for index, value in zip(moving, solution.flatten().tolist(), strict=True):
             result[index] = value
     return result
-
-
-def needs_whole_tensors(preferences: Sequence[PreferenceInputs], controls: Controls) -> bool:
-    """Return whether a control must see a whole tensor at once."""
-    if controls.interference == "orthogonal" and len(preferences) > 1:
-        return True
-    return any(item.density < 1 or item.max_relative_norm is not None for item in preferences)
-
-
-def whole_tensor_steps(
-    base: Tensor, preferences: Sequence[PreferenceInputs], controls: Controls
-) -> list[PreferenceInputs]:
-    """Return each preference as its finished η·φ: sparse, orthogonal, capped as asked for.
-
-    In this order: ``density``, ``interference``, ``max_relative_norm``. The result's eta is 1.
-    """
-    phis = [
-        keep_largest(preference_vector(base, p.positives, p.negatives, p.vectors), p.density)
-        for p in preferences
-    ]
-    if controls.interference == "orthogonal":
-        phis = orthogonalize(phis)
-    return [
-        PreferenceInputs(
-            p.name, 1.0, vectors=(phi * capped_eta(p.eta, phi, base, p.max_relative_norm),)
-        )
-        for p, phi in zip(preferences, phis, strict=True)
-    ]

@@ -11,7 +11,7 @@ from pv_merge.errors import PvMergeError, did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pv_merge.arithmetic import PreferenceInputs
+    from pv_merge.blocks import PreferenceInputs
 
 POLARITIES = ("positive", "negative", "vector")
 
@@ -61,7 +61,7 @@ def group_inputs(
 
     Raises ``PvMergeError`` with the first problem that ``settings_problems`` finds.
     """
-    from pv_merge.arithmetic import PreferenceInputs
+    from pv_merge.blocks import PreferenceInputs
 
     problems = settings_problems(settings)
     if problems:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import torch
+from psutil import virtual_memory
 from torch import Tensor
 
-from pv_merge.arithmetic import merge
+from pv_merge.arithmetic import preference_vector
+from pv_merge.blocks import PreferenceInputs, merge, moves
 from pv_merge.errors import PvMergeError
 from pv_merge.live_names import live_names
 from pv_merge.recipe import Recipe
@@ -23,13 +26,18 @@ class LiveMerge:
     """Sets a live model's weights to base + Σ η·φ for any η, reading the recipe's inputs lazily.
 
     ``model`` must hold the recipe's base. Its weights keep their dtype; in float32 nothing is
-    rounded. With ``round_to`` they are rounded to that narrower dtype first, by the recipe's
+    rounded. Every φ is formed once and held, if all of them fit in ``hold_bytes`` of memory (a
+    third of what is free, unless said). With ``round_to`` they are rounded to that narrower dtype first, by the recipe's
     ``rounding``: the model is then as it will be on disk. As a context manager it restores the base
     on exit, also after an exception.
     """
 
     def __init__(
-        self, recipe: Recipe, model: PreTrainedModel, round_to: torch.dtype | None = None
+        self,
+        recipe: Recipe,
+        model: PreTrainedModel,
+        round_to: torch.dtype | None = None,
+        hold_bytes: int | None = None,
     ) -> None:
         self.sources = Sources(recipe)
         self._round_to = round_to
@@ -48,6 +56,10 @@ class LiveMerge:
         for target, names in self._live.sources.items():
             if moved.intersection(names):
                 self._weights[target] = state[target]
+        self._phis: dict[str, dict[str, Tensor]] = {}
+        elements = sum(weight.numel() for weight in self._weights.values())
+        limit = _free_bytes(model.device) // 3 if hold_bytes is None else hold_bytes
+        self._hold = 4 * elements * len(recipe.preferences) <= limit
 
     def _moves(self, name: str) -> bool:
         """Return whether any input changes this weight (a dense vector holds zeros where not)."""
@@ -56,7 +68,7 @@ class LiveMerge:
             return False
         ones = dict.fromkeys(self.sources.recipe.preferences, 1.0)
         for item in self.sources.preferences(name, ones):
-            if any(bool(tensor.any()) for tensor in item.vectors):
+            if any(moves(tensor) for tensor in item.vectors):
                 return True
             if any(not _same(tensor, base) for tensor in item.positives + item.negatives):
                 return True
@@ -67,13 +79,38 @@ class LiveMerge:
         """Write base + Σ η·φ; preferences that are not named keep the recipe's eta."""
         self.sources.known(etas)
         for target, weight in self._weights.items():
+            direct = self._live.sources[target] == (target,) and weight.is_contiguous()
+            place = weight.detach() if direct and self._round_to in (None, weight.dtype) else None
 
-            def merged(name: str, dtype: torch.dtype = self._round_to or weight.dtype) -> Tensor:
-                base = self.sources.base.tensor(name)
-                preferences = self.sources.preferences(name, etas)
-                return merge(base, preferences, self.sources.controls, dtype=dtype, name=name)
+            def merged(
+                name: str,
+                dtype: torch.dtype = self._round_to or weight.dtype,
+                out: Tensor | None = place,
+                device: torch.device = weight.device,
+            ) -> Tensor:
+                base = self.sources.base.tensor(name).to(device)
+                terms = self._terms(name, base, etas)
+                return merge(base, terms, self.sources.controls, dtype=dtype, name=name, out=out)
 
-            weight.copy_(self._live.convert(target, merged))
+            result = self._live.convert(target, merged)
+            if place is None:
+                weight.copy_(result)
+
+    def _terms(self, name: str, base: Tensor, etas: Mapping[str, float]) -> list[PreferenceInputs]:
+        """Return every preference's inputs for one weight: φ itself, if it is held."""
+        held = self._phis.setdefault(name, {})
+        terms = []
+        for item in self.sources.preferences(name, etas, skip=held):
+            if item.name not in held:
+                item = item.mapped(lambda tensor: tensor.to(base.device))
+                if not self._hold or not (item.positives or item.negatives or item.vectors):
+                    terms.append(item)
+                    continue
+                held[item.name] = preference_vector(
+                    base, item.positives, item.negatives, item.vectors
+                )
+            terms.append(replace(item, positives=(), negatives=(), vectors=(held[item.name],)))
+        return terms
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -91,6 +128,13 @@ class LiveMerge:
         trace: TracebackType | None,
     ) -> None:
         self.restore()
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return the free memory of the device that the model is on."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(virtual_memory().available)
 
 
 def _same(left: Tensor, right: Tensor) -> bool:

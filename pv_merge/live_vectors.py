@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pv_merge.adapter import LowRank
-from pv_merge.arithmetic import PreferenceInputs, merge
+from pv_merge.blocks import PreferenceInputs, merge, moves
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.live_names import LiveNames, live_names
 from pv_merge.vector import PreferenceVector
@@ -99,7 +99,10 @@ class WeightWay:
                 if etas[label] != 0 and name in vector:
                     phi = vector.dense(name).to(weight.device)
                     terms.append(PreferenceInputs(label, etas[label], vectors=(phi,)))
-            weight.copy_(merge(self._base[name], terms, dtype=weight.dtype, name=name))
+            place = weight.detach() if weight.is_contiguous() else None
+            merged = merge(self._base[name], terms, dtype=weight.dtype, name=name, out=place)
+            if place is None:
+                weight.copy_(merged)
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -114,7 +117,7 @@ class WeightWay:
 
 
 def _moves(change: Tensor | LowRank) -> bool:
-    return isinstance(change, LowRank) or (change.is_floating_point() and bool(change.any()))
+    return isinstance(change, LowRank) or (change.is_floating_point() and moves(change))
 
 
 class AdapterWay:

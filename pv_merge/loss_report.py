@@ -59,7 +59,7 @@ class LossReport:
         ``steps`` holds η·φ of the preferences that move.
         """
         origin = base.float()
-        change = out.float() - origin
+        change = out.to(torch.float32, copy=True).sub_(origin)
         count = len(self.etas)
         gram = [[0.0] * count for _ in range(count)]
         reached = [0.0] * count

@@ -23,7 +23,8 @@ from mergekit.merge_methods.base import (
 from mergekit.merge_methods.easy_define import merge_method
 from pydantic import Field, ValidationError, WrapValidator
 
-from pv_merge.arithmetic import Controls, Interference, PreferenceInputs, SignConsensus, merge
+from pv_merge.arithmetic import Interference, SignConsensus
+from pv_merge.blocks import Controls, PreferenceInputs, merge
 from pv_merge.errors import PvMergeError
 from pv_merge.inputs import InputSettings, group_inputs
 from pv_merge.protection import negative_problem, said_in

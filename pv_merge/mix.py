@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from pv_merge.adapter import LowRank, concatenated
 from pv_merge.arithmetic import (
-    combine,
+    consensus,
     low_rank_dot,
     preference_vector,
     square_sum,
@@ -125,10 +124,10 @@ def _dense(sources: Sources, name: str, etas: Mapping[str, float] | None) -> Ten
     base = sources.base.tensor(name)
     if not base.is_floating_point():
         return None
-    terms = [
-        (p.eta, preference_vector(base, p.positives, p.negatives, p.vectors))
+    steps = [
+        preference_vector(base, p.positives, p.negatives, p.vectors).mul_(p.eta)
         for p in sources.preferences(name, etas)
         if p.eta != 0
     ]
-    phi = combine(torch.zeros_like(base), terms)
-    return phi if bool(phi.any()) else None
+    phi = consensus(steps, "none") if steps else None
+    return phi if phi is not None and bool(phi.any()) else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge import __version__
-from pv_merge.arithmetic import block_steps, needs_whole_tensors, whole_tensor_steps
+from pv_merge.blocks import block_steps, needs_whole_tensors, whole_tensor_steps
 from pv_merge.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
 from pv_merge.folders import write_json

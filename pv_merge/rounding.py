@@ -27,24 +27,29 @@ BLOCK = 1 << 18
 """Positions that share one table of random words, and that are worked on at a time: the float32
 scratch of a block stays in the second-level cache."""
 
+NOISE_BITS = {torch.bfloat16: 16, torch.float16: 24}
+"""Random bits that rounding to a dtype takes for each position."""
+
 _F16_LARGEST = 65504.0
 _F16_SMALLEST_NORMAL = 2.0**-14
 _F16_SPACING = 2.0**-24
 
 
 @lru_cache(maxsize=4)
-def _table(device: str) -> Tensor:
-    """Return BLOCK fixed random 32-bit words (a mixing function applied to 0, 1, 2, …), int32."""
+def _table(device: str, bits: int) -> Tensor:
+    """Return BLOCK fixed random words of ``bits`` bits, twice over, as int32.
+
+    Their upper 18 bits are a permutation of 0 … BLOCK − 1, so every value that they can take is
+    there equally often. The order is that of a mixing function applied to 0, 1, 2, …
+    """
     x = np.arange(BLOCK, dtype=np.uint32)
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
         x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
         x ^= x >> np.uint32(15)
-    return torch.from_numpy(x.view(np.int32).copy()).to(device)
-
-
-def _signed(word: int) -> int:
-    return word - (1 << 32) if word >= 1 << 31 else word
+    words = (np.argsort(x).astype(np.uint32) << np.uint32(14)) | (x & np.uint32(0x3FFF))
+    words = (words >> np.uint32(32 - bits)).astype(np.int32)
+    return torch.from_numpy(np.concatenate([words, words])).to(device)
 
 
 class Rounder:
@@ -80,12 +85,13 @@ class Rounder:
             done += size
 
     def _noise(self, block: int, offset: int, size: int, device: torch.device) -> Tensor:
-        """Return random words for ``size`` positions from ``offset`` of ``block``, int32."""
+        """Return random words for ``size`` positions from ``offset`` of ``block``.
+
+        Each block begins at a place of its own in the table, which is closed to a ring.
+        """
         digest = hashlib.blake2b(self._label + str(block).encode(), digest_size=8).digest()
-        factor = int.from_bytes(digest[:4], "little") | 1
-        shift = int.from_bytes(digest[4:], "little")
-        words = _table(str(device))[offset : offset + size] * _signed(factor)
-        return words.add_(_signed(shift))
+        first = offset + int.from_bytes(digest, "little") % BLOCK
+        return _table(str(device), NOISE_BITS[self.dtype])[first : first + size]
 
 
 def _to_bfloat16(values: Tensor, noise: Tensor, out: Tensor) -> None:
@@ -93,27 +99,24 @@ def _to_bfloat16(values: Tensor, noise: Tensor, out: Tensor) -> None:
 
     Infinities and NaN, and finite values beyond the largest bfloat16, are rounded to nearest.
     """
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    fits = largest <= torch.finfo(torch.bfloat16).max  # False for NaN too
-    noise.bitwise_right_shift_(16).bitwise_and_(0xFFFF)
-    bits = noise.add_(values.view(torch.int32))
-    rounded = bits.bitwise_right_shift_(16).to(torch.int16).view(torch.bfloat16)
-    if fits:
-        out.copy_(rounded)
-    else:
-        usual = values.abs() <= torch.finfo(torch.bfloat16).max
-        out.copy_(torch.where(usual, rounded, values.to(torch.bfloat16)))
+    # One cheap pass vouches for nearly every block: this sum overflows long before a value does.
+    fits = float(torch.dot(values, values)) < torch.finfo(torch.float32).max
+    nearest = None if fits else values.to(torch.bfloat16)
+    usual = None if fits else values.abs() <= torch.finfo(torch.bfloat16).max
+    bits = values.view(torch.int32).add_(noise).bitwise_right_shift_(16)
+    out.view(torch.int16).copy_(bits)
+    if usual is not None and nearest is not None:
+        out.copy_(torch.where(usual, out, nearest))
 
 
 def _to_float16(values: Tensor, noise: Tensor, out: Tensor) -> None:
     """The same for float16: 13 bits in its normal range, and a fixed spacing of 2^-24 below it."""
     bits = values.view(torch.int32)
-    above = noise.bitwise_right_shift(8).bitwise_and(0xFFFFFF)  # 24 random bits
-    normal = ((bits + above.bitwise_right_shift(11)) & ~0x1FFF).view(torch.float32)
+    normal = ((bits + noise.bitwise_right_shift(11)) & ~0x1FFF).view(torch.float32)
     normal = normal.clamp(-_F16_LARGEST, _F16_LARGEST)
     steps = values.abs() / _F16_SPACING
     whole = steps.floor()
-    up = (steps - whole) * float(1 << 24) > above.to(torch.float32)
+    up = (steps - whole) * float(1 << 24) > noise.to(torch.float32)
     small = ((whole + up) * _F16_SPACING).copysign(values)
     size = values.abs()
     rounded = torch.where(size < _F16_SMALLEST_NORMAL, small, normal)

@@ -27,6 +27,7 @@ def run(
     *,
     report: bool = True,
     threads: int | None = None,
+    device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -38,9 +39,10 @@ def run(
     """
     target = Path(output)
     refuse_existing(target)
+    refuse_absent(device)
     sources = _open(path, found)
     with new_folder(target) as work:
-        (result,) = _stream(sources, [({}, work, target.name)], report, threads, advance)
+        (result,) = _stream(sources, [({}, work, target.name)], report, threads, device, advance)
     return result
 
 
@@ -51,6 +53,7 @@ def run_grid(
     *,
     report: bool = True,
     threads: int | None = None,
+    device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
 ) -> dict[str, dict[str, Any]]:
@@ -61,6 +64,7 @@ def run_grid(
     """
     target = Path(output)
     refuse_existing(target)
+    refuse_absent(device)
     sources = _open(path, found)
     for point in points:
         sources.known(dict.fromkeys(point, 0.0))
@@ -73,8 +77,25 @@ def run_grid(
             name = ",".join(f"{label}={value:g}" for label, value in etas.items())
             (work / name).mkdir()
             places.append((etas, work / name, name))
-        results = _stream(sources, places, report, threads, advance)
+        results = _stream(sources, places, report, threads, device, advance)
     return {name: result for (_, _, name), result in zip(places, results, strict=True)}
+
+
+def refuse_absent(device: str) -> None:
+    """Raise ``PvMergeError`` for a device that PyTorch does not have here."""
+    if device == "cpu":
+        return
+    if device.partition(":")[0] != "cuda":
+        raise PvMergeError(f"--device {device}: expected cpu, cuda or cuda:N")
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise PvMergeError(
+            f"--device {device}: PyTorch cannot use it here ({line}); leave --device out for the CPU"
+        ) from None
 
 
 def _open(path: str | Path, found: Found) -> Sources:
@@ -94,6 +115,7 @@ def _stream(
     places: Sequence[tuple[dict[str, float], Path, str]],
     report: bool,
     threads: int | None,
+    device: str,
     advance: Advance,
 ) -> list[dict[str, Any]]:
     """Write one model for each place, (etas, folder, name), in one pass; return their reports."""
@@ -111,7 +133,7 @@ def _stream(
         for etas, folder, _ in places:
             losses = LossReport({**sources.recipe.etas, **etas}) if report else None
             targets.append(Target(etas, OutputFiles(folder, layout.tensors()), losses))
-        Pass(layout, targets, moved, threads).run()
+        Pass(layout, targets, moved, threads, device).run()
     except OSError as error:
         raise PvMergeError(
             f"{places[0][1].parent}: {error.strerror or error}; is the disk full?"

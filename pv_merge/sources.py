@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pv_merge.adapter import Adapter, LowRank
-from pv_merge.arithmetic import Controls, PreferenceInputs
+from pv_merge.blocks import Controls, PreferenceInputs
 from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError, did_you_mean, raise_all
 from pv_merge.hub_names import local_folder
@@ -127,11 +127,16 @@ class Sources:
             return 0.0
         return layer / (self._layers - 1) if self._layers > 1 else 1.0
 
-    def parts(self, name: str, etas: Mapping[str, float] | None = None) -> list[PreferenceInputs]:
+    def parts(
+        self,
+        name: str,
+        etas: Mapping[str, float] | None = None,
+        skip: Container[str] = (),
+    ) -> list[PreferenceInputs]:
         """Return every preference's inputs for the weight ``name``; ``etas`` replace the recipe's.
 
         Their tensors are ``Stored`` where a checkpoint holds them, and still to be read. A
-        preference whose eta is 0 has none, since nothing of it is needed.
+        preference whose eta is 0 has none, since nothing of it is needed, nor has one in ``skip``.
         """
         settings: list[InputSettings] = []
         parts: list[Any] = []
@@ -139,14 +144,18 @@ class Sources:
         for item, said in zip(self._inputs, self.recipe.settings_for(name, depth), strict=True):
             assert said.preference is not None and said.polarity is not None
             eta = (etas or {}).get(said.preference, said.eta)
-            found = None if eta == 0 else item.contribution(name, said.polarity)
+            needed = eta != 0 and said.preference not in skip
+            found = item.contribution(name, said.polarity) if needed else None
             polarity, part = found if found else ("vector", _ABSENT)
             settings.append(replace(said, eta=eta, polarity=polarity))
             parts.append(part)
         return [_without_absent(group) for group in group_inputs(settings, parts)]
 
     def preferences(
-        self, name: str, etas: Mapping[str, float] | None = None
+        self,
+        name: str,
+        etas: Mapping[str, float] | None = None,
+        skip: Container[str] = (),
     ) -> list[PreferenceInputs]:
         """Return ``parts`` with their tensors, memory-mapped, as the recipe's ``dtype`` has them."""
         cast = TORCH_DTYPES[self.recipe.dtype] if self.recipe.dtype else None
@@ -155,7 +164,7 @@ class Sources:
             tensor = part.tensor() if isinstance(part, Stored) else part
             return tensor if cast is None else tensor.to(cast)
 
-        return [group.mapped(load) for group in self.parts(name, etas)]
+        return [group.mapped(load) for group in self.parts(name, etas, skip)]
 
     def dense_inputs(self, name: str, etas: Mapping[str, float] | None = None) -> list[str]:
         """Return the inputs that are not low-rank and count for the weight ``name``."""

@@ -19,11 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pv_merge.arithmetic import (
+from pv_merge.arithmetic import preference_vector
+from pv_merge.blocks import (
+    STEP,
     PreferenceInputs,
+    Record,
     merge_block,
     needs_whole_tensors,
-    preference_vector,
     whole_tensor_steps,
 )
 from pv_merge.errors import PvMergeError
@@ -34,8 +36,11 @@ from pv_merge.rounding import BLOCK, NARROW, Rounder
 from pv_merge.shards import TORCH_DTYPES
 from pv_merge.sources import Sources, Stored
 
-JOB_BLOCKS = 8
-"""Blocks that a worker takes at a time."""
+JOB_STEPS = 16
+"""Blocks of ``STEP`` elements that a worker takes at a time."""
+
+DEVICE_STEP = 32 * BLOCK
+"""Elements that go to an accelerator at a time."""
 
 WHOLE_TOGETHER = 8_000_000
 """Elements of a weight up to which several may be whole in memory at a time, one a worker."""
@@ -102,6 +107,12 @@ class _Worker(threading.local):
             self.buffers[index] = bytearray(size)
         return self.buffers[index]
 
+    def output(self, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return memory for a result, the thread's own on a CPU."""
+        if device.type != "cpu":
+            return torch.empty(count, dtype=dtype, device=device)
+        return torch.frombuffer(self.buffer(-1, count * dtype.itemsize), dtype=dtype, count=count)
+
 
 class Pass:
     """Streams all weights of a recipe into its targets."""
@@ -112,9 +123,12 @@ class Pass:
         targets: Sequence[Target],
         advance: Callable[[int], None] = lambda done: None,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> None:
         self.layout, self.targets, self.advance = layout, targets, advance
         self.threads = threads or os.cpu_count() or 1
+        self.device = torch.device(device)
+        self.step = STEP if self.device.type == "cpu" else DEVICE_STEP
         self._files = Files()
         self._worker = _Worker()
         self._whole = threading.Lock()  # one large tensor whole in memory at a time
@@ -147,7 +161,7 @@ class Pass:
                 continue
             groups = [self.layout.sources.parts(name, target.etas) for target in self.targets]
             whole = any(needs_whole_tensors(g, self.layout.sources.controls) for g in groups)
-            step = place.elements if whole else JOB_BLOCKS * BLOCK
+            step = place.elements if whole else JOB_STEPS * self.step
             for start in range(0, max(place.elements, 1), max(step, 1)):
                 count = min(step, place.elements - start)
                 yield (self._whole_job if whole else self._job), (name, groups, start, count)
@@ -171,8 +185,8 @@ class Pass:
             self._work(name, groups, start, count, whole=True)
 
     def _job(self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int) -> None:
-        for block in range(start, start + count, BLOCK):
-            self._work(name, groups, block, min(BLOCK, start + count - block), whole=False)
+        for block in range(start, start + count, self.step):
+            self._work(name, groups, block, min(self.step, start + count - block), whole=False)
 
     def _work(
         self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int, whole: bool
@@ -195,17 +209,16 @@ class Pass:
             if whole:
                 active = whole_tensor_steps(base, active, controls)
             rounder = Rounder(kernel, controls.rounding, controls.seed, name)
-            out = torch.empty(count, dtype=kernel)
-            for block in range(0, count, BLOCK):
-                window = slice(block, block + BLOCK)
+            out = self._worker.output(count, kernel, self.device)
+            for block in range(0, count, self.step):
+                window = slice(block, block + self.step)
                 part = [item.window(window) for item in active] if whole else active
                 merge_block(
                     base[window], part, controls, rounder, start + block, out[window],
                     self._recorder(target, name, part),
                 )  # fmt: skip
-            target.files.write(
-                name, start, out if self.layout.out is None else out.to(self.layout.out)
-            )
+            written = out if self.layout.out is None else out.to(self.layout.out)
+            target.files.write(name, start, written.cpu())
         with self._lock:
             self.advance(count)
 
@@ -238,7 +251,7 @@ class Pass:
         else:
             places = self.layout.inputs.get(part.checkpoint.folder, self.layout.places)
             tensor = self._read(places[part.name], start, count, number)
-        return tensor if self.layout.cast is None else tensor.to(self.layout.cast)
+        return tensor.to(self.device, self.layout.cast or tensor.dtype)
 
     def _read(self, place: Range, start: int, count: int, number: int) -> Tensor:
         buffer = self._worker.buffer(number, max(count * place.dtype.itemsize, 1))
@@ -246,7 +259,7 @@ class Pass:
 
     def _recorder(
         self, target: Target, name: str, part: Sequence[PreferenceInputs]
-    ) -> Callable[[Tensor, list[Tensor], Tensor], None] | None:
+    ) -> Record | None:
         report, cast = target.report, self.layout.out
         if report is None:
             return None

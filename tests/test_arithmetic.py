@@ -16,24 +16,22 @@ from mergekit.merge_methods.generalized_task_arithmetic import (
 from mergekit.sparsify import magnitude
 from torch import Tensor
 
-from pv_merge import arithmetic
+from pv_merge import blocks
 from pv_merge.arithmetic import (
-    Controls,
-    PreferenceInputs,
     SignConsensus,
     capped_eta,
-    combine,
     consensus,
     cosine,
     keep_largest,
     low_rank_dot,
-    merge,
     norm,
     orthogonalize,
     preference_vector,
     square_sum,
     truncated,
 )
+from pv_merge.blocks import Controls, PreferenceInputs, merge
+from pv_merge.rounding import BLOCK
 
 
 def t(*values: float) -> Tensor:
@@ -65,7 +63,7 @@ def test_preference_vector_by_hand() -> None:
     base, positive, negative = t(1.0), t(3.0), t(2.0)
     phi = preference_vector(base, [positive], [negative])
     assert phi.tolist() == [1.0]
-    assert combine(base, [(0.5, phi)]).tolist() == [1.5]
+    assert merge(base, [vector(0.5, phi)]).tolist() == [1.5]
 
 
 def test_preference_vector_adds_all_inputs() -> None:
@@ -105,8 +103,21 @@ def test_inputs_are_left_alone() -> None:
     assert (base.item(), policy.item(), phi.item()) == (1.0, 3.0, 5.0)
 
 
-def test_combine_by_hand() -> None:
-    assert combine(t(1.0, 2.0), [(0.5, t(2.0, 0.0)), (-1.0, t(0.0, 3.0))]).tolist() == [2.0, -1.0]
+def test_memory_to_work_in_changes_nothing() -> None:
+    base, inputs = noise(0, 99), ([noise(1, 99).half()], [noise(2, 99)], [noise(3, 99).bfloat16()])
+    out, spare = noise(4, 99), noise(5, 99)
+    phi = preference_vector(base, *inputs, out=out, spare=spare)
+    assert phi is out
+    assert torch.equal(phi, preference_vector(base, *inputs))
+    assert preference_vector(base, out=out, spare=spare).count_nonzero() == 0
+
+
+def test_two_vectors_by_hand() -> None:
+    first, second = vector(0.5, t(2.0, 0.0)), vector(-1.0, t(0.0, 3.0), "b")
+    assert merge(t(1.0, 2.0), [first, second]).tolist() == [2.0, -1.0]
+    out = torch.empty(2)
+    assert merge(t(1.0, 2.0), [first, second], out=out) is out
+    assert out.tolist() == [2.0, -1.0]
 
 
 def test_merge_by_hand() -> None:
@@ -212,7 +223,7 @@ def test_block_size_does_not_show(
     base, first, second = (noise(seed, 10, 37) for seed in range(3))
     inputs = [vector(0.5, first, **said), vector(-0.25, second, "harmless", **said)]
     whole = merge(base, inputs, controls, dtype=dtype, name="w")
-    monkeypatch.setattr(arithmetic, "BLOCK", block)
+    monkeypatch.setattr(blocks, "STEP", block)
     assert torch.equal(whole, merge(base, inputs, controls, dtype=dtype, name="w"))
 
 
@@ -411,7 +422,7 @@ def test_norm_and_cosine_by_hand() -> None:
 
 
 def test_square_sum_is_accurate_over_blocks() -> None:
-    tensor = noise(0, arithmetic.BLOCK + 777)
+    tensor = noise(0, BLOCK + 777)
     assert square_sum(tensor) == pytest.approx(float((tensor.double() ** 2).sum()), rel=1e-12)
 
 

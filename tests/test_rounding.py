@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pv_merge.arithmetic import Controls, PreferenceInputs, merge
+from pv_merge.blocks import Controls, PreferenceInputs, merge
 from pv_merge.rounding import BLOCK, Rounder, RoundingMode
 
 BF16, F16 = torch.bfloat16, torch.float16
@@ -35,20 +35,31 @@ def rounded(
 # ---- the reference -------------------------------------------------------------------------------
 
 
-def reference_words(seed: int, name: str, start: int, size: int) -> list[int]:
-    """The random 32-bit word of each position, with Python's own integers."""
-    mask = 0xFFFFFFFF
-    words = []
-    for position in range(start, start + size):
-        block, x = divmod(position, BLOCK)
+@cache
+def reference_ring() -> list[int]:
+    """The ring of random words, with Python's own integers: rank in the mixed order, then 14 bits."""
+    mask, mixed = 0xFFFFFFFF, []
+    for x in range(BLOCK):
         x = ((x ^ (x >> 16)) * 0x21F0AAAD) & mask
         x = ((x ^ (x >> 15)) * 0xD35A2D97) & mask
-        x ^= x >> 15
+        mixed.append(x ^ (x >> 15))
+    order = sorted(range(BLOCK), key=mixed.__getitem__)
+    return [(place << 14) | (word & 0x3FFF) for place, word in zip(order, mixed, strict=True)]
+
+
+def reference_words(seed: int, name: str, start: int, size: int) -> list[int]:
+    """The random 32-bit word of each position; each block starts elsewhere in the ring."""
+    words = []
+    for position in range(start, start + size):
+        block, offset = divmod(position, BLOCK)
         label = f"{seed}\0{name}\0{block}".encode()
         digest = hashlib.blake2b(label, digest_size=8).digest()
-        factor = int.from_bytes(digest[:4], "little") | 1
-        words.append((x * factor + int.from_bytes(digest[4:], "little")) & mask)
+        words.append(reference_ring()[(offset + int.from_bytes(digest, "little")) % BLOCK])
     return words
+
+
+def test_every_fraction_is_equally_likely() -> None:
+    assert sorted(word >> 14 for word in reference_ring()) == list(range(BLOCK))
 
 
 @cache
@@ -290,7 +301,7 @@ def test_the_noise_is_fixed_for_good() -> None:
     ups = (rounded(values, BF16, 0, "model.norm.weight") > 1).int().tolist()
     words = reference_words(0, "model.norm.weight", 0, 12)
     assert ups == [word >> 31 for word in words]
-    assert words[:3] == [4127961624, 3408261683, 1871520775]
+    assert words[:3] == [2778287230, 1948193543, 2937775809]
 
 
 def test_nearest_is_a_plain_cast() -> None:

@@ -108,7 +108,8 @@ def test_any_number_of_threads_and_any_job_size(
     document = recipe(folders[0], two_preferences(folders), {"round_to": "bfloat16"})
     path = written(tmp_path / "r.yml", document)
     run(path, tmp_path / "one")
-    monkeypatch.setattr(stream, "JOB_BLOCKS", 1)
+    monkeypatch.setattr(stream, "JOB_STEPS", 1)
+    monkeypatch.setattr(stream, "STEP", 256)
     run(path, tmp_path / "other", threads=threads)
     assert_same_bits(tmp_path / "one", tmp_path / "other")
 
@@ -282,3 +283,16 @@ def test_an_existing_folder_is_never_written_to(folders: list[str], tmp_path: Pa
     with pytest.raises(PvMergeError, match="already holds files, which are never overwritten"):
         run(path, tmp_path / "out")
     assert [item.name for item in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("cuda:99", "PyTorch cannot use it here"), ("meta", "expected cpu, cuda or cuda:N")],
+)
+def test_a_device_that_is_not_there(
+    device: str, said: str, folders: list[str], tmp_path: Path
+) -> None:
+    path = written(tmp_path / "r.yml", recipe(folders[0], two_preferences(folders)))
+    with pytest.raises(PvMergeError, match=f"--device {device}: .*{said}"):
+        run(path, tmp_path / "out", device=device)
+    assert not (tmp_path / "out").exists()

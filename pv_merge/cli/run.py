@@ -24,8 +24,19 @@ if TYPE_CHECKING:
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Worker threads; by default one for each core."
 )
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Where the arithmetic runs: cpu, cuda or cuda:N. The bytes are the same.",
+)
 def command(
-    recipe: str, out: str, etas: tuple[str, ...], no_report: bool, threads: int | None
+    recipe: str,
+    out: str,
+    etas: tuple[str, ...],
+    no_report: bool,
+    threads: int | None,
+    device: str,
 ) -> None:
     """Merge RECIPE into the new folder OUT: mergekit's weights, bit for bit, several times faster."""
     from pv_merge.cli.findings import print_findings
@@ -49,12 +60,19 @@ def command(
                 grid,
                 report=not no_report,
                 threads=threads,
+                device=device,
                 found=found,
                 advance=advance,
             )
         else:
             reports[out] = run(
-                recipe, out, report=not no_report, threads=threads, found=found, advance=advance
+                recipe,
+                out,
+                report=not no_report,
+                threads=threads,
+                device=device,
+                found=found,
+                advance=advance,
             )
     if no_report:
         click.echo(f"merged into {out}")

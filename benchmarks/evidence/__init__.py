@@ -1,0 +1,1 @@
+"""The paper's claims on a real small model: stages that run the product's commands and keep what they measured."""

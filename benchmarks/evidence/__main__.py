@@ -1,0 +1,116 @@
+"""``python -m benchmarks.evidence [STAGE…]``: measures the paper's claims on SmolLM2-135M.
+
+Each stage runs the product's own commands, goes on where it was stopped, and leaves figures in
+``benchmarks/results/evidence/`` and pictures in ``docs/images/``. Text of the data stays in ``runs/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.evidence.place import Place
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of evidence."""
+
+    what: str
+    measure: Callable[[Place, int], dict[str, Any]]
+    limit: int
+    """Items of each file unless ``--limit`` says otherwise."""
+    minutes: float
+    """About how long it takes on two idle cores."""
+
+
+def stages() -> dict[str, Stage]:
+    """Return every stage, in the order in which they run."""
+    from benchmarks.evidence import grids, models, vectors
+
+    return {
+        "cosines": Stage("cosines and interference of the vectors (Tables 5, 15, 16)", vectors.cosines, 0, 1),
+        "halves": Stage("positive halves, Reward Soup, safe-first, full vectors (Table 6)", models.halves, 120, 5),
+        "extension": Stage("a third vector added to two (Table 4)", models.extension, 120, 1.5),
+        "refusals": Stage("benign and unsafe prompts refused (Table 2)", models.refusals, 200, 8),
+        "grid": Stage("5 × 5 grid of helpful and harmless (Figure 2)", grids.grid, 120, 13),
+        "calibrate": Stage("pv-merge calibrate against the full grid (needs grid)", grids.calibrate, 120, 0.5),
+        "knowledge": Stage("CommonsenseQA and perplexity for eta up to 4 (Figure 5)", models.knowledge, 300, 8),
+        "timing": Stage("a sweep in memory against merges and loads", grids.timing, 2, 3),
+        "seeds": Stage("three seeds of one preference, two of them trained (Tables 8, 17)", vectors.seeds, 40, 25),
+    }  # fmt: skip
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[STAGE]…")
+@click.option("--list", "show", is_flag=True, help="List the stages, and which are done.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="Items of each file (of seeds: training steps), instead of each stage's own number.",
+)
+@click.option("--again", is_flag=True, help="Also redo what is done; the journals are still used.")
+@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True)  # fmt: skip
+@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/evidence"), show_default=True)  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)  # fmt: skip
+@click.option("--images", type=click.Path(path_type=Path), default=Path("docs/images"), show_default=True)  # fmt: skip
+def main(
+    names: tuple[str, ...],
+    show: bool,
+    limit: int | None,
+    again: bool,
+    data: Path,
+    work: Path,
+    output: Path,
+    images: Path,
+) -> None:
+    """Run the stages named, or all that are not done.
+
+    safe-first-data writes the training data of benchmarks/policies/safe-first.yml and measures nothing.
+    """
+    place = Place(data, work, output, images)
+    known = stages()
+    unknown = [name for name in names if name not in known and name != "safe-first-data"]
+    if unknown:
+        raise click.ClickException(f"no stage {unknown[0]!r}; there are {', '.join(known)}, safe-first-data")  # fmt: skip
+    if show:
+        for name, stage in known.items():
+            state = (
+                "done" if is_done(place, name, limit or stage.limit) else f"{stage.minutes:g} min"
+            )
+            click.echo(f"{name:10} {state:8} {stage.what}")
+        return
+    if "safe-first-data" in names:
+        from benchmarks.evidence.inputs import safe_first_data
+
+        safe_first_data(place)
+        names = tuple(name for name in names if name != "safe-first-data")
+        if not names:
+            return
+    for name in names or known:
+        stage = known[name]
+        size = limit or stage.limit
+        if is_done(place, name, size) and not again:
+            click.echo(f"{name}: done; --again redoes it")
+            continue
+        click.echo(f"== {name}: {stage.what}")
+        place.write(name, {"limit": size, **stage.measure(place, size)})
+
+
+def is_done(place: Place, name: str, limit: int) -> bool:
+    """Return whether a stage's result is there, of this size and of every model there is."""
+    from benchmarks.evidence.compare import available
+
+    found = place.read(name)
+    if found is None or found["limit"] != limit:
+        return False
+    late = name in ("halves", "refusals") and available(["safe-first"])
+    return not late or "safe-first" in found["models"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The results page, a part for each kind of figure."""

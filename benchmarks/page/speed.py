@@ -1,0 +1,137 @@
+"""Merging, its controls, and training, in seconds."""
+
+from __future__ import annotations
+
+from benchmarks.page.parts import read, table
+
+
+def merging() -> list[str]:
+    """Return the merging benchmark."""
+    data = read("results.json")
+    if data is None:
+        return []
+    lines = [
+        "## Speed",
+        "",
+        f"{data['machine']['cores']} cores, {data['machine']['processor']}; medians, whole processes, files in the page cache.",
+        "",
+        "![](../benchmarks/results.png)",
+        "",
+    ]
+    for entry in data["merges"]:
+        rows = [
+            [
+                name,
+                f"{row['median_s']:.2f}",
+                f"{row['of_task_arithmetic']:.3f}",
+                f"{row['peak_anonymous_mb']:.0f}",
+            ]
+            for name, row in entry["rows"].items()
+        ]
+        lines += [f"### {entry['size']}, {entry['preferences']} preferences", ""]
+        lines += table(
+            ["command", "seconds", "× task_arithmetic float32", "peak anonymous MB"], rows
+        )
+        run = entry["rows"]["pv-merge run --no-report"]
+        lines += [
+            f"Without imports, `pv-merge run --no-report` takes {run['without_imports_of_limit']:.2f} of reading and writing the files. "
+            f"The largest tensor has {entry['largest_tensor_mb']} MB in bfloat16.",
+            "",
+        ]
+    lines += ["### Grids", ""]
+    lines += table(
+        ["points", "to disk, × as many stock merges", "in memory, × as many merges and loads"],
+        [
+            [f"{entry['points']} ({entry['size']})", f"{entry['to_disk_of_stock']:.3f}", f"{entry['in_memory_of_stock']:.3f}"]
+            for entry in data["grids"]
+        ],
+    )  # fmt: skip
+    for entry in data["adapters"]:
+        lines += [f"### {entry['size']}, {entry['preferences']} preferences as adapters of rank {entry['rank']}", ""]  # fmt: skip
+        lines += table(
+            ["command", "seconds", "× PEFT", "peak anonymous MB"],
+            [
+                [name, f"{row['median_s']:.2f}", f"{row['of_peft']:.3f}", f"{row['peak_anonymous_mb']:.0f}"]
+                for name, row in entry["rows"].items()
+            ],
+        )  # fmt: skip
+    live = data["live"]
+    lines += [
+        f"The switch on a live model: dense {live['dense_rate_of_add']:.2f} of the rate of a plain `add_` over the same bytes; "
+        f"low-rank {live['low_rank_set_ms']:.2f} ms.",
+        "",
+        "Start-up: "
+        + ", ".join(f"`{name}` {row['median_s']:.2f} s" for name, row in data["start_up"].items())
+        + ".",
+        "",
+        f"`{data['command']}`",
+        "",
+    ]
+    return lines
+
+
+def spent() -> list[str]:
+    """Return where the time of a merge goes, and what fusing would give."""
+    data = read("results/spent.json")
+    if data is None:
+        return []
+    run, block = data["run"], data["block"]
+    other = run["workers in all"] - run["reading"] - run["arithmetic"] - run["writing"]
+    rows = [[part, f"{run[part]:.2f}"] for part in ("reading", "arithmetic", "writing")]
+    rows += [["the calls between them", f"{other:.2f}"]]
+    eager, warm, cold = (block[name] for name in ("eager", "compiled warm", "compiled cold"))
+    saved = eager["ns_an_element"] - warm["ns_an_element"]
+    return [
+        "## Where the time of a merge goes",
+        "",
+        *table([f"part ({data['size']}, 2 preferences)", "processor seconds, both workers"], rows),
+        f"Wall time without imports {run['wall']:.2f} s. The arithmetic runs eagerly, in blocks that stay in the cache, at "
+        f"{eager['ns_an_element']:.1f} ns a weight and core. `torch.compile` fuses the same functions into "
+        f"{warm['ns_an_element']:.1f} ns, with the same bits, but takes {warm['start_s']:.1f} s to start, {cold['start_s']:.0f} s "
+        f"without a cache: with two workers that pays from {2 * warm['start_s'] / saved:.0f} billion weights on, where reading "
+        "from a disk is the limit anyway. So it is not used.",
+        "",
+        f"`{data['command']}`",
+        "",
+    ]
+
+
+def controls() -> list[str]:
+    """Return what each control adds to the time of a merge."""
+    data = read("results/controls.json")
+    if data is None:
+        return []
+    rows = [[name, f"{ratio:.2f}"] for name, ratio in data["ratios"].items()]
+    return [
+        "## What each control costs",
+        "",
+        *table(["control", "× plain, 135M in `pv-merge run`"], rows),
+        f"`{data['command']}`",
+        "",
+    ]
+
+
+def training() -> list[str]:
+    """Return the training benchmark: our trainer against plain TRL runs of the same config."""
+    data = read("training.json")
+    if data is None:
+        return []
+    rows = [
+        [
+            what,
+            f"{ratio:.2f}",
+            f"{data['ratios_of_cpu_time'][what]:.2f}",
+            f"{data['targets'][what]:.2f}",
+        ]
+        for what, ratio in data["ratios"].items()
+    ]
+    return [
+        "## Training",
+        "",
+        f"`pv-train dpo` against as many plain `trl` runs of the same config, {data['steps']} steps of {data['pairs_a_step']} pairs, "
+        f"{data['machine']['device']} (busy with other work, so the ratio of processor time is the steadier one).",
+        "",
+        *table(["what", "wall time, ours / TRL", "processor time, ours / TRL", "target"], rows),
+        f"Largest difference of a step's loss: {data['largest_difference_of_a_step_loss']:.1e}. `{data['command']}`",
+        "",
+    ]
