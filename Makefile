@@ -43,7 +43,7 @@ RECIPE := recipes/quickstart/polite.yml
 HELDOUT := recipes/quickstart/data/polite-heldout.jsonl
 PROMPT := I failed my driving test again.
 
-quickstart test test-fast: export HF_HUB_OFFLINE := 1
+quickstart test test-fast test-llama: export HF_HUB_OFFLINE := 1
 
 .PHONY: quickstart
 quickstart: $(READY)  ## fetch, extract, merge and measure on a 135 M model (TRAIN=1: train first)
@@ -97,6 +97,19 @@ lint: $(READY)  ## ruff and mypy
 format: $(READY)  ## let ruff format and mend the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# llama.cpp is built from source, so it has an environment of its own.
+LLAMA := .venv-llama/.ready
+
+$(LLAMA):
+	$(call heading,Building llama.cpp in .venv-llama (once; 6 minutes on 2 idle cores))
+	$(PYTHON) -m venv .venv-llama
+	.venv-llama/bin/python -m pip install llama-cpp-python==0.3.36
+	@touch $@
+
+.PHONY: test-llama
+test-llama: $(READY) $(LLAMA)  ## compare exported GGUF adapters with merged models in llama.cpp
+	$(BIN)/python -m pytest -rs tests/test_llama.py
 
 # ---- a real vLLM server ------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ COMMANDS = {
     "calibrate": "Suggest eta from few measurements, under constraints.",
     "check": "Report every problem of a recipe before anything is read in full.",
     "evaluate": "Measure a model or a recipe: pairs, refusal, reward models, capability.",
+    "chat": "Talk to the base and the mix side by side, and change eta meanwhile.",
+    "export": "Write adapters for PEFT, vLLM and llama.cpp.",
     "extract": "Make a preference vector of a positive and a negative policy.",
     "fetch": "Write a small real base model, with no account and no hub.",
     "inspect": "Show norms, cosines and interference of vectors.",
