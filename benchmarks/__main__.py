@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.adapters import adapters
 from benchmarks.commands import command_line
 from benchmarks.merging import grid, merges, start_up
 
@@ -29,7 +30,7 @@ from benchmarks.merging import grid, merges, start_up
     help="Numbers of preferences, on the first size.",
 )
 @click.option(
-    "--points", default="25", show_default=True, help="Sizes of grids (squares), on the first size."
+    "--points", default="1,5,25", show_default=True, help="Sizes of grids, on the first size."
 )
 @click.option("--repeats", default=3, show_default=True, help="Counted runs of each command.")
 @click.option(
@@ -57,6 +58,7 @@ def main(work: Path, sizes: str, preferences: str, points: str, repeats: int, ou
     }
     results["merges"] += [merges(work, name, 2, repeats) for name in names[1:]]
     results["grids"] = [grid(work, names[0], int(count), repeats) for count in points.split(",")]
+    results["adapters"] = [adapters(work, names[0], 2, repeats)]
     from benchmarks.live import switch
 
     results["live"] = switch()

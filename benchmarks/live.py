@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 
-def grid(recipe_path: str, base: str, side: int) -> None:
-    """Load the base once and set every point of a side × side grid; nothing is written."""
+def grid(recipe_path: str, base: str, *axes: str) -> None:
+    """Load the base once and set every point of a grid of p0 and p1; nothing is written."""
     from transformers import AutoModelForCausalLM
 
     from pv_merge.live import LiveMerge
@@ -22,9 +22,8 @@ def grid(recipe_path: str, base: str, side: int) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     live = LiveMerge(read_recipe(recipe_path), model)
-    values = [-1 + 2 * i / (side - 1) for i in range(side)]
-    for first, second in itertools.product(values, values):
-        live.set({"p0": first, "p1": second})
+    for values in itertools.product(*(map(float, axis.split(",")) for axis in axes)):
+        live.set({f"p{number}": value for number, value in enumerate(values)})
 
 
 def switch(hidden: int = 576, layers: int = 30) -> dict[str, Any]:
@@ -85,6 +84,6 @@ def _median(call: Callable[[], None], repeats: int = 7) -> float:
 
 if __name__ == "__main__":
     if sys.argv[1] == "grid":
-        grid(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        grid(*sys.argv[2:])
     else:
         print(json.dumps(switch(), indent=2))

@@ -7,20 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.commands import in_turn, script
-from benchmarks.inputs import SIZES, write_model, write_recipe
+from benchmarks.inputs import SIZES, Size, write_model, write_recipe
 
 
 def merges(work: Path, size_name: str, preferences: int, repeats: int) -> dict[str, Any]:
     """Time every way to merge one size with one number of preferences."""
     models, out = work / size_name, work / "out"
     size = SIZES[size_name]
-    base = write_model(models / "base", size, 0)
-    inputs = [base]
-    for number in range(preferences):
-        for index, polarity in enumerate(("positive", "negative")):
-            seed = 1 + 2 * number + index
-            inputs.append(write_model(models / f"{polarity}{number}", size, seed, around=0))
+    inputs = write_inputs(models, size, preferences)
     recipes = {
         name: write_recipe(work / f"{name}.yml", models, preferences, method, **top)
         for name, method, top in (
@@ -33,7 +30,7 @@ def merges(work: Path, size_name: str, preferences: int, repeats: int) -> dict[s
     mergekit, ours = script("mergekit-yaml"), script("pv-merge")
     stock = ["--no-copy-tokenizer", "--quiet"]
     files = " ".join(str(folder / "model.safetensors") for folder in inputs)
-    copy = f"cat {files} > /dev/null && mkdir -p {out} && cp {base}/model.safetensors {out}/"
+    copy = f"cat {files} > /dev/null && mkdir -p {out} && cp {inputs[0]}/model.safetensors {out}/"
     commands = {
         "task_arithmetic float32": [mergekit, str(recipes["arithmetic32"]), str(out), *stock],
         "task_arithmetic bf16": [mergekit, str(recipes["arithmetic16"]), str(out), *stock],
@@ -63,50 +60,67 @@ def merges(work: Path, size_name: str, preferences: int, repeats: int) -> dict[s
         "size": size_name,
         "parameters": size.parameters,
         "preferences": preferences,
+        "largest_tensor_mb": round(
+            2e-6 * max(torch.Size(s).numel() for _, s in size.tensors().values())
+        ),
         "rows": rows,
     }
 
 
 def grid(work: Path, size_name: str, points: int, repeats: int) -> dict[str, Any]:
-    """Time a grid to disk in one read, against as many stock merges."""
+    """Time a grid in one read, to disk and in memory, against as many stock merges (and loads)."""
     models, out = work / size_name, work / "out"
-    size = SIZES[size_name]
-    write_model(models / "base", size, 0)
-    for number in range(2):
-        for index, polarity in enumerate(("positive", "negative")):
-            write_model(models / f"{polarity}{number}", size, 1 + 2 * number + index, around=0)
+    write_inputs(models, SIZES[size_name], 2)
     recipe = write_recipe(work / "grid.yml", models, 2, "preference_vector", out_dtype="bfloat16")
-    side = round(points**0.5)
-    values = ",".join(f"{-1 + 2 * i / (side - 1):g}" for i in range(side))
-    etas = ["--eta", f"p0={values}", "--eta", f"p1={values}"]
+    axes = grid_axes(points)
+    etas = [word for name, values in axes.items() for word in ("--eta", f"{name}={values}")]
+    etas = etas if points > 1 else []  # one point is a plain run
     stock = [script("mergekit-yaml"), str(recipe), str(out), "--no-copy-tokenizer", "--quiet"]
     load = (
         "import sys, time, torch; from transformers import AutoModelForCausalLM;"
         f"AutoModelForCausalLM.from_pretrained({str(models / 'base')!r}, dtype=torch.bfloat16)"
     )
+    live = [sys.executable, "-m", "benchmarks.live", "grid", str(recipe), str(models / "base")]
     commands = {
         "mergekit-yaml, one point": stock,
         f"pv-merge run, {points} points": [script("pv-merge"), "run", str(recipe), str(out), *etas, "--no-report"],
         "loading one result": [sys.executable, "-c", load],
-        f"in memory, {points} points": [
-            sys.executable, "-m", "benchmarks.live", "grid", str(recipe), str(models / "base"), str(side)
-        ],
+        f"in memory, {points} points": [*live, *axes.values()],
     }  # fmt: skip
     print(f"{size_name}, grid of {points} points")
     timings = in_turn(commands, repeats, [out])
     one = timings["mergekit-yaml, one point"].median
     load_s = timings["loading one result"].median
+    disk = timings[f"pv-merge run, {points} points"].median
+    memory = timings[f"in memory, {points} points"].median
     return {
         "size": size_name,
         "points": points,
         "rows": {name: timing.to_dict() for name, timing in timings.items()},
-        "to_disk_of_stock": round(
-            timings[f"pv-merge run, {points} points"].median / (points * one), 4
-        ),
-        "in_memory_of_stock": round(
-            timings[f"in memory, {points} points"].median / (points * (one + load_s)), 4
-        ),
+        "to_disk_of_stock": round(disk / (points * one), 4),
+        "in_memory_of_stock": round(memory / (points * (one + load_s)), 4),
     }
+
+
+def grid_axes(points: int) -> dict[str, str]:
+    """Return the etas of a square grid; of a line if ``points`` is no square above 1."""
+    side = round(points**0.5)
+    first, second = (side, side) if side > 1 and side * side == points else (points, 1)
+
+    def values(count: int) -> str:
+        return ",".join(f"{-1 + 2 * i / (count - 1):g}" for i in range(count)) if count > 1 else "1"
+
+    return {"p0": values(first), "p1": values(second)}
+
+
+def write_inputs(models: Path, size: Size, preferences: int) -> list[Path]:
+    """Write base and policies; return their folders."""
+    inputs = [write_model(models / "base", size, 0)]
+    for number in range(preferences):
+        for index, polarity in enumerate(("positive", "negative")):
+            seed = 1 + 2 * number + index
+            inputs.append(write_model(models / f"{polarity}{number}", size, seed, around=0))
+    return inputs
 
 
 def start_up(work: Path, repeats: int) -> dict[str, Any]:

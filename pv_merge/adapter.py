@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -162,3 +163,50 @@ def concatenated(parts: list[tuple[float, LowRank]]) -> LowRank:
         [part.b.float() * (coefficient * part.scale) for coefficient, part in parts], dim=1
     )
     return LowRank(a, b, 1.0, parts[0][1].transposed, parts[0][1].embedding)
+
+
+def peft_tensors(
+    changes: Mapping[str, LowRank], rank: int, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Return the tensors of an adapter file by PEFT's names; ``changes`` is by name of weight.
+
+    Every module gets ``rank``, padded with zeros, and scale 1 (it goes into B), since engines know
+    neither a rank nor a scale of each module's own.
+    """
+    tensors = {}
+    for name, change in changes.items():
+        module = f"{PREFIX}{name.removesuffix('.weight')}"
+        first, second = (
+            ("lora_embedding_A", "lora_embedding_B")
+            if change.embedding
+            else ("lora_A.weight", "lora_B.weight")
+        )
+        a, b = change.a.float(), change.b.float()
+        lack = rank - a.shape[0]
+        if lack:
+            a, b = (
+                torch.nn.functional.pad(a, (0, 0, 0, lack)),
+                torch.nn.functional.pad(b, (0, lack)),
+            )
+        tensors[f"{module}.{first}"] = a.to(dtype).contiguous()
+        scaled = b if change.scale == 1 else b * change.scale
+        tensors[f"{module}.{second}"] = scaled.to(dtype).contiguous()
+    return tensors
+
+
+def peft_config(
+    rank: int, base: str | None, target_modules: list[str], fan_in_fan_out: bool
+) -> dict[str, Any]:
+    """Return the ``adapter_config.json`` of an adapter of one rank and scale 1."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": fan_in_fan_out,
+        "inference_mode": True,
+        "target_modules": target_modules,
+    }

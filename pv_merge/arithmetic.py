@@ -129,6 +129,21 @@ def truncated(phi: Tensor, rank: int | None, energy: float | None) -> tuple[Tens
     return root[:, None] * vt[:rank], u[:, :rank] * root
 
 
+def truncated_product(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
+    """Return (a, b) of rank ``rank`` with ``b @ a`` closest to the given one, and ‖what is lost‖².
+
+    ``a`` is (r, in), ``b`` is (out, r). Of the thin factors b = Q₁R₁ and aᵀ = Q₂R₂ only the small
+    R₁R₂ᵀ = USVᵀ is decomposed, since b a = Q₁ (USVᵀ) Q₂ᵀ has the same singular values. In float64.
+    """
+    left, inner_left = torch.linalg.qr(b.double())
+    right, inner_right = torch.linalg.qr(a.double().T)
+    u, s, vt = torch.linalg.svd(inner_left @ inner_right.T, full_matrices=False)
+    root = s[:rank].sqrt()
+    kept_a = root[:, None] * (vt[:rank] @ right.T)
+    kept_b = (left @ u[:, :rank]) * root
+    return kept_a.to(a.dtype), kept_b.to(b.dtype), float((s[rank:] ** 2).sum())
+
+
 def sign_disagreement(phis: Sequence[Tensor]) -> tuple[int, int]:
     """Return (elements that both signs claim, elements that at least two vectors move)."""
     up = torch.zeros_like(phis[0], dtype=torch.int8)

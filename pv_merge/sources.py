@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pv_merge.adapter import Adapter
+from pv_merge.adapter import Adapter, LowRank
 from pv_merge.blocks import Controls, PreferenceInputs
 from pv_merge.checkpoint import Checkpoint, is_adapter
-from pv_merge.errors import PvMergeError, did_you_mean
+from pv_merge.errors import PvMergeError, did_you_mean, raise_all
 from pv_merge.hub_names import local_folder
-from pv_merge.inputs import InputSettings, group_inputs
+from pv_merge.inputs import InputSettings, group_inputs, settings_problems
 from pv_merge.layers import layer_of
 from pv_merge.recipe import Recipe
 from pv_merge.shards import TORCH_DTYPES
@@ -65,12 +65,18 @@ class _Input:
         """
         if self.checkpoint is not None:
             return polarity, Stored(self.checkpoint, name)
-        assert self.adapter is not None
-        change = self.adapter.modules.get(name.removesuffix(".weight"))
-        if change is None or not name.endswith(".weight"):
+        change = self.change(name)
+        if change is None:
             return None
         delta = change.dense()
         return "vector", delta.neg_() if polarity == "negative" else delta
+
+    def change(self, name: str) -> LowRank | None:
+        """Return an adapter's change of one weight; None where it leaves it alone."""
+        assert self.adapter is not None
+        if not name.endswith(".weight"):
+            return None
+        return self.adapter.modules.get(name.removesuffix(".weight"))
 
 
 class Sources:
@@ -159,6 +165,35 @@ class Sources:
             return tensor if cast is None else tensor.to(cast)
 
         return [group.mapped(load) for group in self.parts(name, etas, skip)]
+
+    def dense_inputs(self, name: str, etas: Mapping[str, float] | None = None) -> list[str]:
+        """Return the inputs that are not low-rank and count for the weight ``name``."""
+        found = self._etas(name, etas)
+        return [
+            item.model
+            for item, said in zip(self._inputs, self.recipe.inputs, strict=True)
+            if item.checkpoint is not None and found[str(said.parameters.preference)] != 0
+        ]
+
+    def changes(
+        self, name: str, etas: Mapping[str, float] | None = None
+    ) -> list[tuple[float, LowRank]]:
+        """Return (±η, change) for every adapter that counts for the weight ``name``."""
+        found = self._etas(name, etas)
+        parts = []
+        for item, said in zip(self._inputs, self.recipe.inputs, strict=True):
+            eta = found[str(said.parameters.preference)]
+            change = item.change(name) if item.adapter is not None and eta != 0 else None
+            if change is not None:
+                parts.append((-eta if said.parameters.polarity == "negative" else eta, change))
+        return parts
+
+    def _etas(self, name: str, etas: Mapping[str, float] | None) -> dict[str, float]:
+        """Return every preference's eta for one weight; ``etas`` replace the recipe's."""
+        settings = self.recipe.settings_for(name, self.depth(name))
+        raise_all([problem for problem in settings_problems(settings) if "eta" in problem][:1])
+        found = {str(s.preference): s.eta for s in reversed(settings) if s.eta is not None}
+        return found | dict(etas or {})
 
     def known(self, etas: Mapping[str, float]) -> None:
         """Raise ``PvMergeError`` for an eta of a preference that the recipe does not name."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pv_merge.adapter import LowRank
+from pv_merge.adapter import LowRank, peft_config, peft_tensors
 from pv_merge.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.folders import new_folder, write_json
@@ -91,39 +91,16 @@ def write_low_rank(
     """
     from safetensors.torch import save_file
 
-    target = dtype_named(dtype)
     rank = max(change.a.shape[0] for change in changes.values())
     transposed = stores_transposed(base)
-    tensors = {}
-    for name, change in changes.items():
-        change = change if change.embedding else change.stored(transposed)
-        module = f"base_model.model.{name.removesuffix('.weight')}"
-        first, second = (
-            ("lora_embedding_A", "lora_embedding_B")
-            if change.embedding
-            else ("lora_A.weight", "lora_B.weight")
-        )
-        lack = rank - change.a.shape[0]
-        a = torch.nn.functional.pad(change.a.float(), (0, 0, 0, lack))
-        b = torch.nn.functional.pad(change.b.float() * change.scale, (0, lack))
-        tensors[f"{module}.{first}"] = a.to(target).contiguous()
-        tensors[f"{module}.{second}"] = b.to(target).contiguous()
+    held = {
+        name: change if change.embedding else change.stored(transposed)
+        for name, change in changes.items()
+    }
+    tensors = peft_tensors(held, rank, dtype_named(dtype))
     save_file(tensors, work / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    write_json(
-        work / ADAPTER_CONFIG,
-        {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": base_name,
-            "r": rank,
-            "lora_alpha": rank,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": transposed,
-            "inference_mode": True,
-            "target_modules": target_modules(changes, base),
-        },
-    )
+    config = peft_config(rank, base_name, target_modules(changes, base), transposed)
+    write_json(work / ADAPTER_CONFIG, config)
     return rank
 
 

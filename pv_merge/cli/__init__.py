@@ -13,6 +13,8 @@ COMMANDS = {
     "calibrate": "Suggest eta from few measurements, under constraints.",
     "check": "Report every problem of a recipe before anything is read in full.",
     "evaluate": "Measure a model or a recipe: pairs, refusal, reward models, capability.",
+    "chat": "Talk to the base and the mix side by side, and change eta meanwhile.",
+    "export": "Write adapters for PEFT, vLLM and llama.cpp.",
     "extract": "Make a preference vector of a positive and a negative policy.",
     "fetch": "Write a small real base model, with no account and no hub.",
     "inspect": "Show norms, cosines and interference of vectors.",
@@ -20,6 +22,7 @@ COMMANDS = {
     "push": "Publish a model, vector or policy on the Hub, with a card.",
     "report": "Say how much of each vector reached a merged model's dtype.",
     "run": "Merge, the fast way.",
+    "serve-config": "Print the command line that serves any mix of vectors with vLLM.",
     "sweep": "Measure a grid of eta, merged in memory.",
 }
 """Each command with its one-line help, so that ``--help`` imports none of them."""
@@ -33,10 +36,11 @@ class LazyGroup(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import ``pv_merge.cli.NAME`` and return its ``command``."""
+        """Import ``pv_merge.cli.NAME`` (with ``_`` for ``-``) and return its ``command``."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"pv_merge.cli.{cmd_name}").command
+        module = importlib.import_module(f"pv_merge.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

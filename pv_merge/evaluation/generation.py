@@ -31,7 +31,7 @@ def greedy(
     tokens = [encode_prompt(tokenizer, [("user", prompt)]) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: -len(tokens[i]))
     answers = [""] * len(prompts)
-    config = _config(subject, max_new_tokens)
+    config = generation_config(subject, max_new_tokens)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         width = max(len(tokens[i]) for i in batch)
@@ -53,19 +53,25 @@ def greedy(
     return answers
 
 
-def _config(subject: Subject, max_new_tokens: int) -> Any:
+def generation_config(subject: Subject, max_new_tokens: int, temperature: float = 0.0) -> Any:
+    """Return transformers' settings for plain sampling at ``temperature``; 0 is greedy.
+
+    Of the model's own settings only the special tokens are kept.
+    """
     from transformers import GenerationConfig
 
     own = subject.model.generation_config
     end = own.eos_token_id if own.eos_token_id is not None else subject.tokenizer.eos_token_id
     first = end[0] if isinstance(end, list) else end
     pad = subject.tokenizer.pad_token_id
+    sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
-        do_sample=False,
+        do_sample=temperature > 0,
         eos_token_id=end,
         pad_token_id=pad if pad is not None else (first or 0),
         bos_token_id=own.bos_token_id,
+        **sampling,
     )
 
 

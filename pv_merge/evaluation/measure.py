@@ -94,8 +94,8 @@ def named_file(text: str, option: str) -> tuple[str, str]:
     return name, place
 
 
-def load_subject(name: str, base: str | None = None) -> Subject:
-    """Load a causal language model in float32, with its tokenizer; on the GPU where there is one.
+def load_subject(name: str, base: str | None = None, dtype: str = "float32") -> Subject:
+    """Load a causal language model, with its tokenizer; on the GPU where there is one.
 
     A folder without a tokenizer of its own is read with ``base``'s.
     """
@@ -106,7 +106,9 @@ def load_subject(name: str, base: str | None = None) -> Subject:
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(loadable(_tokenizer_home(name, base)))
-        model: Any = AutoModelForCausalLM.from_pretrained(loadable(name), dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            loadable(name), dtype=getattr(torch, dtype)
+        )
     except (OSError, ValueError) as error:
         raise PvMergeError(f"{name}: cannot be loaded ({str(error).splitlines()[0]})") from None
     if torch.cuda.is_available():

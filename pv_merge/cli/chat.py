@@ -1,0 +1,55 @@
+"""``pv-merge chat``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("chat")
+@click.argument("recipe", type=click.Path())
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Longest answer, in tokens.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="0 takes the likeliest token each time.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of sampling, for both sides.")
+@click.option("--system", metavar="TEXT", help="System prompt.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Dtype of the model in memory.",
+)
+def command(
+    recipe: str, max_new_tokens: int, temperature: float, seed: int, system: str | None, dtype: str
+) -> None:
+    """Talk to RECIPE's base and its mix side by side, and change eta between two questions.
+
+    Both answers come from one model in memory. /eta helpful 0.8 changes the mix, /help shows the
+    other commands, Ctrl-C stops an answer, Ctrl-D leaves.
+    """
+    from rich.console import Console
+
+    from pv_merge.chat import ChatSession, ChatSettings
+    from pv_merge.chat_screen import talk
+    from pv_merge.check import check, raise_errors
+    from pv_merge.evaluation.measure import load_subject
+    from pv_merge.live_mix import LiveMix
+    from pv_merge.recipe import read_recipe
+
+    raise_errors(check(recipe))
+    read = read_recipe(recipe)
+    subject = load_subject(read.base_model, dtype=dtype)
+    settings = ChatSettings(max_new_tokens, temperature, seed, system)
+    with LiveMix(read, subject.model) as mix:
+        talk(ChatSession(subject, mix, settings), Console(highlight=False))
