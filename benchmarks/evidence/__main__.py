@@ -34,14 +34,14 @@ def stages() -> dict[str, Stage]:
 
     return {
         "cosines": Stage("cosines and interference of the vectors (Tables 5, 15, 16)", vectors.cosines, 0, 1),
-        "halves": Stage("positive halves, Reward Soup, safe-first, full vectors (Table 6)", models.halves, 120, 5),
+        "halves": Stage("positive halves, Reward Soup, safe-first, full vectors (Table 6)", models.halves, 120, 7),
         "extension": Stage("a third vector added to two (Table 4)", models.extension, 120, 1.5),
         "refusals": Stage("benign and unsafe prompts refused (Table 2)", models.refusals, 200, 8),
         "grid": Stage("5 × 5 grid of helpful and harmless (Figure 2)", grids.grid, 120, 13),
         "calibrate": Stage("pv-merge calibrate against the full grid (needs grid)", grids.calibrate, 120, 0.5),
-        "knowledge": Stage("CommonsenseQA and perplexity for eta up to 4 (Figure 5)", models.knowledge, 300, 8),
+        "knowledge": Stage("CommonsenseQA and perplexity for eta up to 4 (Figure 5)", models.knowledge, 300, 4),
         "timing": Stage("a sweep in memory against merges and loads", grids.timing, 2, 3),
-        "seeds": Stage("three seeds of one preference, two of them trained (Tables 8, 17)", vectors.seeds, 40, 25),
+        "seeds": Stage("seeds of one preference; trains four pairs of policies (Tables 8, 17)", vectors.seeds, 40, 45),
     }  # fmt: skip
 
 

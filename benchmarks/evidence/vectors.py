@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence.inputs import held_out
 from benchmarks.evidence.place import POLICIES, Place, output_of, run, vectors
 
 SETS = {
@@ -14,9 +15,24 @@ SETS = {
     "four": ("helpful", "harmless", "politeness", "concise"),
 }
 ALL = ("polite", "concise", "politeness", "harmless", "helpful")
-COMMITTED_SEED = 42
-"""That of the committed politeness policies, TRL's default."""
-SEEDS = (1, 2)
+STEPS = 40
+"""Those of benchmarks/policies/politeness.yml."""
+SEEDS = {
+    "order": ("dpo.data_seed", "the order of the pairs alone"),
+    "first-weights": ("dpo.seed", "the order of the pairs and LoRA's random first weights"),
+}
+"""What a seed may set. Full fine-tuning, as in the paper, has no random first weights, so ``order`` is its counterpart."""
+
+
+POLARITIES = ("positive", "negative")
+RECIPE = """merge_method: preference_vector
+base_model: ./models/smollm2-135m-instruct
+models:
+  - model: {vector}
+    parameters: {{preference: polite, polarity: vector, eta: 1.0}}
+parameters: {{round_to: bfloat16}}
+out_dtype: bfloat16
+"""
 
 
 def cosines(place: Place, limit: int) -> dict[str, Any]:
@@ -42,29 +58,47 @@ def cosines(place: Place, limit: int) -> dict[str, Any]:
 
 
 def seeds(place: Place, limit: int) -> dict[str, Any]:
-    """Train what is missing of three seeds of one preference, and compare their vectors.
+    """Train what is missing of three seeds of one preference, twice, and compare their vectors.
 
-    ``dpo.seed`` sets LoRA's first weights (TRL seeds before it makes the adapter) and the order
-    of the pairs. ``limit`` is the number of steps.
+    The committed policies are one of the three (TRL's seed, 42). ``dpo.seed`` also sets LoRA's
+    first weights, since TRL seeds before it makes the adapter. ``limit`` is the number of steps.
     """
-    config = POLICIES / "politeness.yml"
-    names = ["politeness"]
-    commands = []
-    for seed in SEEDS:
-        name = f"politeness-seed{seed}" + ("" if limit == 40 else f"-{limit}")
-        words = ["dpo", str(config), "-o", f"dpo.seed={seed}", "-o", f"output_dir=./runs/{name}"]
-        if limit != 40:
-            words += ["-o", f"dpo.max_steps={limit}"]
-        commands.append(" ".join(["pv-train", *words]))
-        if not all((Path("runs") / name / side / "pv_run.json").exists() for side in ("positive", "negative")):  # fmt: skip
-            run("pv-train", *words, "--resume")
-        names.append(name)
-    found = json.loads(output_of("pv-merge", "inspect", *vectors(*names), "--json"))
-    return {
-        "preference": "polite",
-        "seeds": [COMMITTED_SEED, *SEEDS],
-        "commands": commands,
-        "norms": [entry["norm"] for entry in found["vectors"].values()],
-        "cosines": found["cosines"]["matrix"],
-        "eigenvalues": found["eigenvalues"],
-    }
+    kinds = {}
+    for kind, (option, what) in SEEDS.items():
+        names, commands = ["politeness"], []
+        for seed in (1, 2):
+            name = f"politeness-{kind}-{seed}" + ("" if limit == STEPS else f"-{limit}")
+            words = _training(name, f"{option}={seed}", limit)
+            commands.append(" ".join(["pv-train", *words]))
+            finished = [Path("runs") / name / side / "pv_run.json" for side in POLARITIES]
+            if not all(path.exists() for path in finished):
+                run("pv-train", *words, "--resume")
+            names.append(name)
+        folders = vectors(*names)
+        found = json.loads(output_of("pv-merge", "inspect", *folders, "--json"))
+        kinds[kind] = {
+            "what": what,
+            "commands": commands,
+            "norms": [entry["norm"] for entry in found["vectors"].values()],
+            "cosines": found["cosines"]["matrix"],
+            "eigenvalues": found["eigenvalues"],
+            "effects": [_effect(place, folder, limit) for folder in folders],
+        }
+    return {"preference": "polite", "kinds": kinds}
+
+
+def _training(name: str, seed: str, steps: int) -> list[str]:
+    words = ["dpo", str(POLICIES / "politeness.yml"), "-o", seed, "-o", f"output_dir=./runs/{name}"]
+    return words if steps == STEPS else [*words, "-o", f"dpo.max_steps={steps}"]
+
+
+def _effect(place: Place, vector: str, limit: int) -> dict[str, float]:
+    """Return the reward margin that a vector gives at eta 1 on the held-out pairs."""
+    folder = place.folder("seeds", limit)
+    recipe = folder / f"{Path(vector).name}.yml"
+    recipe.write_text(RECIPE.format(vector=vector), encoding="utf-8")
+    result = recipe.with_suffix(".json")
+    run("pv-merge", "evaluate", recipe, *held_out(place, "polite"), "-o", result)
+    figures = json.loads(result.read_text(encoding="utf-8"))["figures"]
+    effect: dict[str, float] = figures["polite.reward_margin"]
+    return effect
