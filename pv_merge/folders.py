@@ -13,6 +13,12 @@ from typing import Any
 
 from pv_merge.errors import PvMergeError
 
+VECTOR_MANIFEST = "preference_vector.json"
+"""The manifest of a preference vector."""
+
+RUN_MANIFEST = "pv_run.json"
+"""The manifest of a trained policy or base."""
+
 
 @contextmanager
 def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
