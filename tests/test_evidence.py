@@ -118,6 +118,8 @@ def test_knowledge_that_cannot_be_told_is_not_claimed():
             "change_from_base": {"commonsenseqa": change(accuracy - 0.65, accuracy - 0.55)},
         }
 
+    poor = [point(0, 8.0, 0.2), point(0.5, 8.1, 0.2), point(1, 9.0, 0.2)]
+    assert "**Does not hold for perplexity:**" in verdicts.knowing(poor)
     assert "no better than guessing" in verdicts.knowing([point(0, 8.0, 0.2), point(1, 9.0, 0.2)])
     good = [point(0, 8.0, 0.6), point(1, 8.1, 0.6), point(4, 80.0, 0.2)]
     assert verdicts.knowing(good) == (

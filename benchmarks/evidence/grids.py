@@ -21,7 +21,7 @@ VALUES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 STEP = 0.5
 POINTS = len(VALUES) ** 2
 GOAL = "helpful"
-CONSTRAINTS = ("harmless>=base", "perplexity<=1.05*base")
+CONSTRAINTS = ("harmless>=base", "perplexity<=1.02*base")
 EVALUATIONS = POINTS // 3
 MERGES = 2
 

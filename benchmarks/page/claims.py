@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks.page import verdicts
-from benchmarks.page.parts import interval, read, stage_command, table
-
-TWO = ("helpful", "harmless")
+from benchmarks.page.comparisons import TWO, extension, halves, refusals
+from benchmarks.page.parts import commands, interval, read, stage_command, table
 
 
 def claims() -> list[str]:
@@ -46,7 +43,7 @@ def grid() -> list[str]:
         "",
         f"The {len(data['points'])} points took {took}.{_timing(len(data['points']))}",
         "",
-        *_commands("grid", data["command"]),
+        *commands("grid", data["command"]),
     ]  # fmt: skip
 
 
@@ -82,85 +79,7 @@ def calibration() -> list[str]:
         *table(["", "η", data["goal"], "evaluations"], rows),
         verdicts.suggested(data),
         "",
-        *_commands("calibrate", data["command"]),
-    ]
-
-
-def refusals() -> list[str]:
-    """Return the counterpart of Table 2."""
-    data = read("results/evidence/refusals.json")
-    if data is None:
-        return []
-    figures = ["truthfulqa_safe", "xstest_safe", "xstest_unsafe"]
-    rows = _rows(data, figures, 3)
-    change = _changes(data, "full", "soup", figures)["truthfulqa_safe"]
-    rates = [model["figures"]["truthfulqa_safe"]["value"] for model in data["models"].values()]
-    counts = {name: what["prompts"] for name, what in data["measures"].items()}
-    return [
-        "### Not over-cautious (Table 2)",
-        "",
-        f"Share refused, by the phrase matcher, of {counts['truthfulqa']} benign TruthfulQA questions and of "
-        f"{counts['xstest']} XSTest prompts, half of which should be refused; greedy answers.",
-        "",
-        *table(["model", "TruthfulQA, benign", "XSTest safe", "XSTest unsafe"], rows),
-        "The paper's, of 817 benign questions: vectors 0.101, Reward Soup 0.189, Safe-RLHF 0.212, BFPO 0.065, DPO-safe-first 0.067.",
-        "",
-        verdicts.cautious(change, rates),
-        "",
-        *_commands("refusals", data["models"]["full"]["command"]),
-    ]
-
-
-def extension() -> list[str]:
-    """Return the counterpart of Table 4."""
-    data = read("results/evidence/extension.json")
-    if data is None:
-        return []
-    names = [*TWO, "polite"]
-    gains = _changes(data, "three", "base", names)
-    step = _changes(data, "three", "full", names)
-    before = {n: change["value"] for n, change in _changes(data, "full", "base", names).items()}
-    rows = _rows(data, [*names, *(f"{name}.accuracy" for name in names)], 2)
-    rows.append(["third vector's effect, paired", *(interval(step[name]) for name in names), "", "", ""])  # fmt: skip
-    return [
-        "### A third preference is added, nothing retrained (Table 4)",
-        "",
-        *table(["model", *(f"{name}, nats" for name in names), *(f"{name}, accuracy" for name in names)], rows),
-        "The paper's 3B, helpful / safe / psychocounsel / honest: base 0.25 / −2.27 / −4.57 / −1.58; all four 1.01 / 2.67 / 6.10 / −0.07.",
-        "",
-        verdicts.extended(gains, before, "polite"),
-        "",
-        *_commands("extension", data["models"]["three"]["command"]),
-    ]  # fmt: skip
-
-
-def halves() -> list[str]:
-    """Return the counterpart of Table 6, with the baselines that the data allows."""
-    data = read("results/evidence/halves.json")
-    if data is None:
-        return []
-    figures = [f"{name}{part}" for name in TWO for part in ("", ".reward_margin", ".accuracy")]
-    heads = [f"{name} {what}" for name in TWO for what in ("margin, nats", "reward margin", "accuracy")]  # fmt: skip
-    sentences = [
-        verdicts.better(_changes(data, "full", other, list(TWO)), "the full vector", words)
-        for other, words in (
-            ("positive", "the positive half alone"),
-            ("positive-twice", "the positive half at twice the η, a step of about the same length,"),
-            ("soup", "the average of the positive policies"),
-            ("safe-first", "the single run on safe-first labels"),
-        )
-        if other in data["models"]
-    ]  # fmt: skip
-    return [
-        "### Full vectors against positive halves, Reward Soup and a single run (Tables 1, 6)",
-        "",
-        *table(["model", *heads], _rows(data, figures, 2)),
-        "The paper's 8B, reward-model scores helpful / harmless: positive half 1.454 / 1.265, full vector 2.003 / 3.250, "
-        "Reward Soup 1.814 / 5.573, DPO-safe-first 0.718 / −0.445.",
-        "",
-        *(line for sentence in sentences for line in (f"- {sentence}",)),
-        "",
-        *_commands("halves", data["models"]["full"]["command"]),
+        *commands("calibrate", data["command"]),
     ]
 
 
@@ -211,28 +130,9 @@ def knowledge() -> list[str]:
         "",
         verdicts.knowing(data["points"]),
         "",
-        *_commands("knowledge", data["command"]),
+        *commands("knowledge", data["command"]),
     ]
-
-
-def _rows(data: dict[str, Any], figures: list[str], places: int) -> list[list[str]]:
-    return [
-        [model["title"], *(interval(model["figures"][figure], places) for figure in figures)]
-        for model in data["models"].values()
-    ]
-
-
-def _changes(data: dict[str, Any], after: str, before: str, figures: list[str]) -> dict[str, Any]:
-    return {
-        entry["figure"]: entry["change"]
-        for entry in data["differences"]
-        if (entry["after"], entry["before"]) == (after, before) and entry["figure"] in figures
-    }
 
 
 def _point(eta: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in eta.items())
-
-
-def _commands(stage: str, command: str) -> list[str]:
-    return [f"`{stage_command(stage)}`, which runs `{command}`", ""]

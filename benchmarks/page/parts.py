@@ -30,3 +30,8 @@ def interval(entry: Mapping[str, float], places: int = 2) -> str:
 def stage_command(stage: str) -> str:
     """Return the command that measures one claim."""
     return f"python -m benchmarks.evidence {stage}"
+
+
+def commands(stage: str, command: str) -> list[str]:
+    """Return the lines that say how a claim was measured."""
+    return [f"`{stage_command(stage)}`, which runs `{command}`", ""]

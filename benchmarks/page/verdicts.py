@@ -127,16 +127,18 @@ def knowing(points: Sequence[Mapping[str, Any]]) -> str:
         f"{ratio:.3g} times it at η = {last['eta']:g}."
     )
     choice = base["commonsenseqa"]
-    if choice["low"] <= CHANCE <= choice["high"] or choice["value"] < CHANCE:
-        return f"**Holds for perplexity only as far as this model can show it.** {said} CommonsenseQA cannot tell: the base itself ({choice['value']:.3f}) is no better than guessing ({CHANCE:g})."  # fmt: skip
+    if choice["low"] <= CHANCE:
+        head = (
+            "**Holds for perplexity:**" if max(kept) >= 1 else "**Does not hold for perplexity:**"
+        )
+        return (
+            f"{head} {said} CommonsenseQA cannot tell: the base itself "
+            f"({choice['value']:.3f}) is no better than guessing ({CHANCE:g})."
+        )
     fell = [p["eta"] for p in points if sign(p["change_from_base"]["commonsenseqa"]) < 0]
-    lost = (
-        f"falls below the base's from η = {min(fell):g}" if fell else "never falls below the base's"
-    )
-    head = (
-        "**Holds:**" if max(kept) >= 1 and not [e for e in fell if e <= 1] else "**Does not hold:**"
-    )
-    return f"{head} {said} CommonsenseQA {lost}."
+    lost = f"falls below the base's from η = {min(fell):g}" if fell else "never falls below the base's"  # fmt: skip
+    holds = max(kept) >= 1 and all(eta > 1 for eta in fell)
+    return f"{'**Holds:**' if holds else '**Does not hold:**'} {said} CommonsenseQA {lost}."
 
 
 def suggested(data: Mapping[str, Any]) -> str:
