@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pv_merge.card_base import Base, find_base
 from pv_merge.checkpoint import is_adapter
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import read_json
+from pv_merge.folders import RUN_MANIFEST, VECTOR_MANIFEST, read_json
 from pv_merge.hub_names import cached_folder, surely_on_hub
 from pv_merge.protection import is_protected
 from pv_merge.recipe import Recipe, parse_recipe
@@ -20,8 +20,6 @@ Kind = Literal["merge", "vector", "policy", "base"]
 
 RECIPE_NAME = "mergekit_config.yml"
 REPORT_NAME = "pv_merge_report.json"
-VECTOR_MANIFEST = "preference_vector.json"
-RUN_MANIFEST = "pv_run.json"
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,11 @@ from pv_merge.hub_names import is_hub_name, local_folder
 from pv_merge.mix import Mix, low_rank_mix
 from pv_merge.protection import MANIFESTS
 from pv_merge.recipe import Recipe, read_recipe
+from pv_merge.serving.ranks import VLLM_RANKS
 from pv_merge.sources import Sources
 from pv_merge.vector_folder import write_low_rank
 
 EXPORT_MANIFEST = "pv_export.json"
-
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for ``--max-lora-rank``."""
 
 Advance = Callable[[int, int], None]
 Found = Callable[[list[Finding]], None]
@@ -104,11 +102,6 @@ def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
             f"{what}: its adapter has rank {mix.rank}, over the limit of {options.max_rank} (--max-rank); "
             f"say --rank {options.max_rank} for a truncated one, whose error is then told"
         )
-
-
-def vllm_rank(rank: int) -> int | None:
-    """Return the smallest ``--max-lora-rank`` that holds ``rank``, or None where none does."""
-    return next((limit for limit in VLLM_RANKS if limit >= rank), None)
 
 
 def loadable_base(recipe: Recipe) -> str:

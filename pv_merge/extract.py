@@ -15,11 +15,10 @@ from pv_merge.arithmetic import square_sum, truncated
 from pv_merge.base_identity import weights_hash
 from pv_merge.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError, raise_all
-from pv_merge.folders import new_folder, refuse_existing, write_json
+from pv_merge.folders import VECTOR_MANIFEST, new_folder, refuse_existing, write_json
 from pv_merge.hub_names import is_hub_name, local_folder
 from pv_merge.policy import Policy
 from pv_merge.protection import is_protected
-from pv_merge.vector import MANIFEST
 from pv_merge.vector_folder import write_dense, write_low_rank
 
 
@@ -123,7 +122,7 @@ def extract(
         manifest["pv_merge"] = __version__
         if not sums.moved:
             raise PvMergeError(f"{positive} and {negative} are the same; was one trained twice?")
-        write_json(work / MANIFEST, manifest)
+        write_json(work / VECTOR_MANIFEST, manifest)
     return manifest
 
 

@@ -21,7 +21,7 @@ from rich.progress import Progress
 from pv_merge.base_identity import cache_folder
 from pv_merge.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError, did_you_mean
-from pv_merge.folders import current_umask, new_folder, read_json, refuse_existing, write_json
+from pv_merge.folders import new_folder, read_json, refuse_existing, write_json
 
 MANIFEST = "pv_source.json"
 
@@ -99,9 +99,7 @@ def _holds(target: Path, model: KnownModel, origin: str) -> bool:
 
 
 def _finish(work: Path, facts: dict[str, Any]) -> None:
-    """Write the manifest; safetensors makes files that only their owner can read, so mend that."""
-    for path in work.iterdir():
-        path.chmod(0o666 & ~current_umask())
+    """Write the manifest."""
     facts["weights_sha256"] = Checkpoint(work).weights_sha256()
     facts["files"] = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
     write_json(work / MANIFEST, {"kind": "base", "format": 1, **facts})

@@ -13,6 +13,12 @@ from typing import Any
 
 from pv_merge.errors import PvMergeError
 
+VECTOR_MANIFEST = "preference_vector.json"
+"""The manifest of a preference vector."""
+
+RUN_MANIFEST = "pv_run.json"
+"""The manifest of a trained policy or base."""
+
 
 @contextmanager
 def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
@@ -27,6 +33,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         work.chmod(0o777 & ~current_umask())
         yield work
+        readable(work)
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
             target.replace(old / "replaced")
@@ -46,6 +53,13 @@ def refuse_existing(target: Path, *, replace: bool = False) -> None:
         raise PvMergeError(
             f"{target}: already holds files, which are never overwritten; name another"
         )
+
+
+def readable(folder: Path) -> None:
+    """Give the folder's files the modes that the umask allows; safetensors writes for the owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~current_umask())
 
 
 def current_umask() -> int:

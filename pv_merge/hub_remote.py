@@ -10,6 +10,7 @@ from typing import Any
 
 from pv_merge import __version__
 from pv_merge.errors import PvMergeError
+from pv_merge.folders import RUN_MANIFEST, VECTOR_MANIFEST
 from pv_merge.hub_errors import explain, explained, patiently, status_of
 
 Wait = Callable[[float, int], None]
@@ -19,8 +20,8 @@ STALE = (
     "adapter_config.json",
     "mergekit_config.yml",
     "pv_merge_report.json",
-    "pv_run.json",
-    "preference_vector.json",
+    RUN_MANIFEST,
+    VECTOR_MANIFEST,
 )
 """Ends of files of an earlier push that would be loaded with the new ones, or belie them."""
 

@@ -12,11 +12,9 @@ from torch import Tensor
 from pv_merge.adapter import Adapter, LowRank
 from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import read_json
+from pv_merge.folders import RUN_MANIFEST, read_json
 from pv_merge.headers import adapter_problems, shape_problems
 from pv_merge.hub_names import local_folder
-
-RUN_MANIFEST = "pv_run.json"
 
 
 class Policy:

@@ -7,12 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pv_merge.folders import read_json
+from pv_merge.folders import RUN_MANIFEST, VECTOR_MANIFEST, read_json
 
 PROTECTED_NAMES = frozenset({"harmless", "harmlessness", "safe", "safety"})
 """Preferences that are protected unless their manifest says ``protected: false``."""
 
-MANIFESTS = ("preference_vector.json", "pv_run.json")
+MANIFESTS = (VECTOR_MANIFEST, RUN_MANIFEST)
 """Files that may say it, of a vector and of a policy."""
 
 

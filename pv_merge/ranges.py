@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +95,25 @@ class Files:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
+
+
+class Memory(threading.local):
+    """Memory that each thread uses again."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[int, bytearray] = {}
+
+    def buffer(self, index: int, size: int) -> bytearray:
+        """Return the thread's buffer of that number, of ``size`` bytes or more."""
+        if len(self.buffers.get(index, b"")) < size:
+            self.buffers[index] = bytearray(size)
+        return self.buffers[index]
+
+    def output(self, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return memory for a result, the thread's own on a CPU."""
+        if device.type != "cpu":
+            return torch.empty(count, dtype=dtype, device=device)
+        return torch.frombuffer(self.buffer(-1, count * dtype.itemsize), dtype=dtype, count=count)
 
 
 def read_part(files: Files, place: Range, start: int, count: int, buffer: bytearray) -> Tensor:

@@ -31,7 +31,7 @@ from pv_merge.blocks import (
 from pv_merge.errors import PvMergeError
 from pv_merge.loss_report import LossReport
 from pv_merge.output import OutputFiles
-from pv_merge.ranges import Files, Range, ranges, read_part
+from pv_merge.ranges import Files, Memory, Range, ranges, read_part
 from pv_merge.rounding import BLOCK, NARROW, Rounder
 from pv_merge.shards import TORCH_DTYPES
 from pv_merge.sources import Sources, Stored
@@ -96,24 +96,6 @@ class Layout:
         return sum(place.nbytes for group in every for place in group.values())
 
 
-class _Worker(threading.local):
-    """Memory that a thread uses again, and its descriptors."""
-
-    def __init__(self) -> None:
-        self.buffers: dict[int, bytearray] = {}
-
-    def buffer(self, index: int, size: int) -> bytearray:
-        if len(self.buffers.get(index, b"")) < size:
-            self.buffers[index] = bytearray(size)
-        return self.buffers[index]
-
-    def output(self, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return memory for a result, the thread's own on a CPU."""
-        if device.type != "cpu":
-            return torch.empty(count, dtype=dtype, device=device)
-        return torch.frombuffer(self.buffer(-1, count * dtype.itemsize), dtype=dtype, count=count)
-
-
 class Pass:
     """Streams all weights of a recipe into its targets."""
 
@@ -130,7 +112,7 @@ class Pass:
         self.device = torch.device(device)
         self.step = STEP if self.device.type == "cpu" else DEVICE_STEP
         self._files = Files()
-        self._worker = _Worker()
+        self._memory = Memory()
         self._whole = threading.Lock()  # one large tensor whole in memory at a time
         self._lock = threading.Lock()
 
@@ -209,7 +191,7 @@ class Pass:
             if whole:
                 active = whole_tensor_steps(base, active, controls)
             rounder = Rounder(kernel, controls.rounding, controls.seed, name)
-            out = self._worker.output(count, kernel, self.device)
+            out = self._memory.output(count, kernel, self.device)
             for block in range(0, count, self.step):
                 window = slice(block, block + self.step)
                 part = [item.window(window) for item in active] if whole else active
@@ -254,7 +236,7 @@ class Pass:
         return tensor.to(self.device, self.layout.cast or tensor.dtype)
 
     def _read(self, place: Range, start: int, count: int, number: int) -> Tensor:
-        buffer = self._worker.buffer(number, max(count * place.dtype.itemsize, 1))
+        buffer = self._memory.buffer(number, max(count * place.dtype.itemsize, 1))
         return read_part(self._files, place, start, count, buffer)
 
     def _recorder(

@@ -14,10 +14,8 @@ from pv_merge.adapter import Adapter, LowRank, concatenated, weight_name
 from pv_merge.arithmetic import low_rank_dot, square_sum
 from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import read_json
+from pv_merge.folders import VECTOR_MANIFEST, read_json
 from pv_merge.hub_names import local_folder
-
-MANIFEST = "preference_vector.json"
 
 Change = Tensor | LowRank
 
@@ -51,14 +49,14 @@ class PreferenceVector:
         path = local_folder(folder)
         if not path.is_dir():
             raise PvMergeError(f"{folder}: no such folder")
-        manifest = read_json(path / MANIFEST) if (path / MANIFEST).exists() else {}
+        manifest = read_json(path / VECTOR_MANIFEST) if (path / VECTOR_MANIFEST).exists() else {}
         name = str(manifest.get("preference", path.name))
         if is_adapter(path):
             modules = Adapter(path).modules
             return cls(name, {weight_name(key): value for key, value in modules.items()}, manifest)
         if not manifest:
             raise PvMergeError(
-                f"{folder}: holds no {MANIFEST}; it is a model, not a vector "
+                f"{folder}: holds no {VECTOR_MANIFEST}; it is a model, not a vector "
                 "(make one with pv-merge extract POSITIVE NEGATIVE)"
             )
         return cls(name, {}, manifest, source=Checkpoint(path))

@@ -11,9 +11,9 @@ from torch import Tensor
 from pv_merge.adapter import LowRank, peft_config, peft_tensors
 from pv_merge.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint
 from pv_merge.errors import PvMergeError, did_you_mean
-from pv_merge.folders import new_folder, write_json
+from pv_merge.folders import VECTOR_MANIFEST, new_folder, write_json
 from pv_merge.shards import TORCH_DTYPES, ShardWriter
-from pv_merge.vector import MANIFEST, PreferenceVector
+from pv_merge.vector import PreferenceVector
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -49,7 +49,7 @@ def save_vector(
                 return vector.dense(name) if name in vector else None
 
             write_dense(work, moved, origin, dtype)
-        write_json(work / MANIFEST, manifest)
+        write_json(work / VECTOR_MANIFEST, manifest)
 
 
 def write_dense(

@@ -16,11 +16,12 @@ from torch import Tensor
 from pv_merge.arithmetic import truncated, truncated_product
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
-from pv_merge.export import ExportOptions, export_peft, vllm_rank
+from pv_merge.export import ExportOptions, export_peft
 from pv_merge.export_gguf import export_gguf, llama_commands
 from pv_merge.extract import Options, extract
 from pv_merge.gguf_adapter import paired_rows
 from pv_merge.run import run
+from pv_merge.serving.ranks import vllm_rank
 
 from models import largest_difference, load, logits, pair, perturbed, recipe, save, state, tiny
 from policies import LINEAR, adapted, save_adapter

@@ -74,6 +74,15 @@ def test_checkpoints_by_subtraction(folders: Folders, options: Options, tmp_path
         assert torch.equal(phi, expected)
 
 
+@pytest.mark.parametrize("low_rank", [True, False])
+def test_other_users_can_read_the_files(folders: Folders, low_rank: bool, tmp_path: Path) -> None:
+    extract(*folders.adapters, tmp_path / "v", Options(folders.base, "helpful", low_rank=low_rank))
+    usual = tmp_path / "usual"
+    usual.touch()
+    modes = {path.stat().st_mode for path in [usual, *(tmp_path / "v").iterdir()]}
+    assert len(modes) == 1
+
+
 def test_adapters_and_their_merged_checkpoints_agree(
     folders: Folders, options: Options, tmp_path: Path
 ) -> None:

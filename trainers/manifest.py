@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import read_json, write_json
-
-MANIFEST = "pv_run.json"
+from pv_merge.folders import RUN_MANIFEST, read_json, write_json
 
 PACKAGES = (
     "pv-merge",
@@ -62,7 +60,7 @@ def _plain(value: Any) -> bool:
 
 def write_manifest(folder: Path, data: dict[str, Any], kind: str = "policy") -> None:
     """Write ``data`` as the manifest of what ``pv-train`` made in ``folder``."""
-    write_json(folder / MANIFEST, {"kind": kind, "format": 1, **data, "versions": versions()})
+    write_json(folder / RUN_MANIFEST, {"kind": kind, "format": 1, **data, "versions": versions()})
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -72,9 +70,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def read_sft_manifest(folder: Path) -> dict[str, Any] | None:
     """Return how ``pv-train sft`` made a base, or None where it did not: base, dataset, settings."""
-    if not (folder / MANIFEST).exists():
+    if not (folder / RUN_MANIFEST).exists():
         return None
-    if read_json(folder / MANIFEST).get("kind") != "sft":
+    if read_json(folder / RUN_MANIFEST).get("kind") != "sft":
         return None
     manifest = _read(folder, "sft", "a base") or {}
     return {
@@ -85,7 +83,7 @@ def read_sft_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _read(folder: Path, kind: str, what: str) -> dict[str, Any] | None:
-    path = folder / MANIFEST
+    path = folder / RUN_MANIFEST
     if not path.exists():
         return None
     data = read_json(path)

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback
 
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import current_umask, write_json
+from pv_merge.folders import readable, write_json
 from trainers import ranks
 from trainers.manifest import hyperparameters
 from trainers.plot import draw
@@ -139,8 +139,7 @@ def finish_folder(
         cast_files(folder, dtype)
     write_json(folder / "pv_training_log.json", log)
     draw(log, folder / "pv_training.png")
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~current_umask())  # safetensors writes for the owner alone
+    readable(folder)
 
 
 def manifest_part(session: Session, trainer: Any, metrics: dict[str, float]) -> dict[str, Any]:

@@ -10,11 +10,9 @@ from pathlib import Path
 from pv_merge.check_bases import HASHED_AT_ONCE
 from pv_merge.checkpoint import Checkpoint, is_adapter
 from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.serving import ranks
 from pv_merge.serving.settings import FOLDER, PREFIX
 from pv_merge.serving.vectors import ServedVector, refuse_other_base, scan
-
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as ``--max-lora-rank``."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,12 @@ def plan(folder: str, base: str, terms: int | None, clients: int, *, deep: bool 
     compared = refuse_other_base(vectors, str(model.folder), read=deep or small)
     count = min(terms or 8, len(vectors))
     needed = sum(sorted((vector.rank for vector in vectors.values()), reverse=True)[:count])
-    if needed > RANKS[-1]:
+    rank = ranks.vllm_rank(needed)
+    if rank is None:
         raise PvMergeError(
-            f"{folder}: a mix of {count} can have rank {needed}, and vLLM takes {RANKS[-1]} at most; "
+            f"{folder}: a mix of {count} can have rank {needed}, and vLLM takes {ranks.VLLM_RANKS[-1]} at most; "
             "allow fewer with --terms, or extract with a lower --rank"
         )
-    rank = next(rank for rank in RANKS if rank >= needed)
     return Plan(Path(folder).absolute(), base, vectors, count, clients, rank, compared)
 
 

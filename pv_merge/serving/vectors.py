@@ -19,10 +19,8 @@ from pv_merge.checkpoint import (
     read_infos,
 )
 from pv_merge.errors import PvMergeError, raise_all
-from pv_merge.folders import read_json
+from pv_merge.folders import VECTOR_MANIFEST, read_json
 from pv_merge.protection import is_protected, said_by
-
-MANIFEST = "preference_vector.json"
 
 SERVABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 """What a preference's name may be, as a client writes it and as the name of its folder."""
@@ -107,9 +105,9 @@ def _open(place: Path) -> ServedVector:
         raise PvMergeError(
             f"{place}: clients write this name, so it must be of letters, digits and . _ - in ASCII"
         )
-    manifest = read_json(place / MANIFEST) if (place / MANIFEST).exists() else {}
+    manifest = read_json(place / VECTOR_MANIFEST) if (place / VECTOR_MANIFEST).exists() else {}
     if not isinstance(manifest, dict):
-        raise PvMergeError(f"{place / MANIFEST}: is not a manifest")
+        raise PvMergeError(f"{place / VECTOR_MANIFEST}: is not a manifest")
     if not is_adapter(place):
         hint = "; is a dense vector" if manifest else "; is no preference vector"
         raise PvMergeError(
