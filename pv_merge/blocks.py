@@ -140,9 +140,9 @@ def merge_block(
     """Write base + Σ η·φ of one block into ``out``; every tensor is the block's part, flat.
 
     A block holds the positions from ``start`` on. No control here looks beyond the block: see
-    ``whole_tensor_steps`` for those that must. A block that nothing moves keeps its bits (adding +0
-    would turn −0 into +0). ``record``, if given, is called with (base, every η·φ, out) once ``out``
-    is written; it may keep none of them.
+    ``whole_tensor_steps`` for those that must. What nothing moves keeps its bits, −0 among them,
+    which adding +0 would turn into +0. ``record``, if given, is called with (base, every η·φ, out)
+    once ``out`` is written; it may keep none of them.
     """
     origin = _origin(base)
     change: Tensor | None = None
@@ -157,10 +157,14 @@ def merge_block(
             step = _step(origin, item, 3 if change is not None else 1)
             change = step if change is None else change.add_(step)
     if change is not None and moves(change):
+        zeros = _negative_zeros(base)
+        still = None if zeros is None else zeros & (change == 0)
         if out.dtype is torch.float32:
             torch.add(change, origin, out=out)
         else:
             rounder.round(change.add_(origin), start, out)
+        if still is not None:
+            out.masked_fill_(still, -0.0)
     elif base.dtype == out.dtype:
         out.copy_(base)
     else:
@@ -195,6 +199,13 @@ def _step(origin: Tensor, item: PreferenceInputs, number: int) -> Tensor:
         spare=_scratch.take(2, origin),
     )
     return phi.mul_(item.eta)
+
+
+def _negative_zeros(base: Tensor) -> Tensor | None:
+    """Return where a weight is −0, or None if none is: its bits are the least integer there is."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[base.element_size()]
+    bits, least = base.view(integer), torch.iinfo(integer).min
+    return bits == least if bits.numel() and int(bits.min()) == least else None
 
 
 def moves(change: Tensor) -> bool:

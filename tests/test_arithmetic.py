@@ -213,6 +213,25 @@ CONTROLS: dict[str, tuple[Controls, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("eta", [0.5, -0.5])
+@pytest.mark.parametrize("block", [1, 3, 1000])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_negative_zero_that_nothing_moves_stays(
+    eta: float,
+    block: int,
+    stored: torch.dtype,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blocks, "STEP", block)
+    base = t(-0.0, 0.0, 1.0, -0.0, -0.0, 0.0).to(stored)
+    policy = t(-0.0, 0.0, 1.0, 2.0, -2.0, -0.0).to(stored)
+    result = merge(base, [PreferenceInputs("a", eta, (policy,))], dtype=dtype)
+    assert result.tolist() == [0.0, 0.0, 1.0, 2 * eta, -2 * eta, 0.0]
+    assert result.signbit().tolist() == [True, False, False, eta < 0, eta > 0, False]
+
+
 @pytest.mark.parametrize("case", CONTROLS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("block", [1, 7, 100, 1000])
