@@ -36,7 +36,7 @@ from pv_merge.rounding import BLOCK, NARROW, Rounder
 from pv_merge.shards import TORCH_DTYPES
 from pv_merge.sources import Sources, Stored
 
-JOB_STEPS = 16
+JOB_STEPS = 8
 """Blocks of ``STEP`` elements that a worker takes at a time."""
 
 DEVICE_STEP = 32 * BLOCK
