@@ -93,8 +93,10 @@ def test_verdicts_follow_the_figures():
     assert "below half in harmless" in verdicts.better({**both, "harmless": change(-2, -1)}, "full", "half")  # fmt: skip
     gains = {"helpful": change(3, 5), "polite": change(1, 2)}
     assert "helpful 50%" in verdicts.extended(gains, {"helpful": 8.0, "polite": 0.0}, "polite")
-    lost = {**gains, "helpful": change(-1, 3)}
-    assert "**Does not hold** for helpful" in verdicts.extended(lost, {"helpful": 8.0}, "polite")
+    unclear = {**gains, "helpful": change(-1, 3)}
+    assert "**Cannot be told** for helpful" in verdicts.extended(unclear, {"helpful": 8}, "polite")
+    lost = {**gains, "helpful": change(-3, -1)}
+    assert "**Does not hold** for helpful" in verdicts.extended(lost, {"helpful": 8}, "polite")
     assert "hardly any model" in verdicts.cautious(change(0, 0), [0.0, 0.01])
     assert "**Holds:**" in verdicts.cautious(change(-0.2, -0.1), [0.1, 0.3])
     assert "10 times" in verdicts.stable([[1, 0.99], [0.99, 1]], [10.0, 1.0])

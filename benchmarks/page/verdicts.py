@@ -61,10 +61,13 @@ def extended(
         for name, was in before.items()
         if name != new and was > 0
     )
-    lost = [name for name, gain in gains.items() if sign(gain) <= 0]
+    lost = [name for name, gain in gains.items() if sign(gain) < 0]
+    unclear = [name for name, gain in gains.items() if sign(gain) == 0]
     share = f" Of the gain with two vectors there remains: {kept}." if kept else ""
     if lost:
-        return f"**Does not hold** for {_and(lost)}: with the third vector its gain over the base is not above 0.{share}"
+        return f"**Does not hold** for {_and(lost)}: with the third vector it is below the base.{share}"
+    if unclear:
+        return f"**Cannot be told** for {_and(unclear)} from so few pairs: the interval of its gain over the base includes 0.{share}"
     return f"**Holds:** with the third vector each preference stays above the base.{share}"
 
 
