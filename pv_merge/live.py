@@ -27,7 +27,8 @@ class LiveMerge:
 
     ``model`` must hold the recipe's base. Its weights keep their dtype; in float32 nothing is
     rounded. Every φ is formed once and held, if all of them fit in ``hold_bytes`` of memory (a
-    third of what is free, unless said). With ``round_to`` they are rounded to that narrower dtype first, by the recipe's
+    third of what is free, unless said).
+    With ``round_to`` they are rounded to that narrower dtype first, by the recipe's
     ``rounding``: the model is then as it will be on disk. As a context manager it restores the base
     on exit, also after an exception.
     """

@@ -24,8 +24,7 @@ NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Dtypes that one can round to, by name."""
 
 BLOCK = 1 << 18
-"""Positions that share one table of random words, and that are worked on at a time: the float32
-scratch of a block stays in the second-level cache."""
+"""Positions that share one start in the ring of random words."""
 
 NOISE_BITS = {torch.bfloat16: 16, torch.float16: 24}
 """Random bits that rounding to a dtype takes for each position."""

@@ -85,7 +85,7 @@ def spent() -> list[str]:
         "## Where the time of a merge goes",
         "",
         *table([f"part ({data['size']}, 2 preferences)", "processor seconds, both workers"], rows),
-        f"Wall time without imports {run['wall']:.2f} s. The arithmetic runs eagerly, in blocks that stay in the cache, at "
+        f"Wall time without imports {run['wall']:.2f} s. The arithmetic runs eagerly, block by block, at "
         f"{eager['ns_an_element']:.1f} ns a weight and core. `torch.compile` fuses the same functions into "
         f"{warm['ns_an_element']:.1f} ns, with the same bits, but takes {warm['start_s']:.1f} s to start, {cold['start_s']:.0f} s "
         f"without a cache: with two workers that pays from {2 * warm['start_s'] / saved:.0f} billion weights on, where reading "
