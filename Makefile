@@ -86,7 +86,7 @@ merged/.polite: $(RECIPE) vectors/polite/preference_vector.json
 test: $(READY)  ## run every test, those on a real model among them
 	$(BIN)/python -m pytest
 
-test-fast: $(READY)  ## run the tests that take under a minute and a half together
+test-fast: $(READY)  ## run the tests that take about a minute and a half together
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(READY)  ## ruff and mypy
