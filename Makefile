@@ -109,7 +109,7 @@ $(LLAMA):
 
 .PHONY: test-llama
 test-llama: $(READY) $(LLAMA)  ## compare exported GGUF adapters with merged models in llama.cpp
-	$(BIN)/python -m pytest -rs tests/test_llama.py
+	$(BIN)/python -m pytest -rs tests/integrations/test_llama.py
 
 # ---- a real vLLM server ------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ test-vllm bench-vllm: export HF_HUB_OFFLINE := 1
 
 .PHONY: test-vllm bench-vllm
 test-vllm: runs/serving/.ready $(VLLM)/.ready  ## ask a real vLLM server for mixes (its own environment, about 15 minutes)
-	$(VLLM)/bin/python -m pytest -rs tests/test_vllm_server.py
+	$(VLLM)/bin/python -m pytest -rs tests/integrations/test_vllm_server.py
 
 bench-vllm: runs/serving/.ready $(VLLM)/.ready  ## time mixes in vLLM into benchmarks/results/serving.json
 	$(VLLM)/bin/python -m benchmarks.serving

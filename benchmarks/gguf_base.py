@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pv_merge.checkpoint import Checkpoint
-from pv_merge.gguf_adapter import gguf_family
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.integrations.llama_cpp import gguf_family
 
 
 def write_base(folder: str | Path, path: Path) -> None:

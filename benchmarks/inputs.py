@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pv_merge.output import OutputFiles
+from pv_merge.artifacts.tensor_files import OutputFiles
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ def grid(recipe_path: str, base: str, *axes: str) -> None:
     """Load the base once and set every point of a grid of p0 and p1; nothing is written."""
     from transformers import AutoModelForCausalLM
 
-    from pv_merge.live import LiveMerge
-    from pv_merge.recipe import read_recipe
+    from pv_merge.live.weights import LiveMerge
+    from pv_merge.recipe.recipe import read_recipe
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     live = LiveMerge(read_recipe(recipe_path), model)
@@ -31,7 +31,7 @@ def switch(hidden: int = 576, layers: int = 30) -> dict[str, Any]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from pv_merge import PreferenceController, PreferenceVector
-    from pv_merge.adapter import LowRank
+    from pv_merge.arithmetic.low_rank import LowRank
 
     config = LlamaConfig(
         hidden_size=hidden, intermediate_size=1536, num_hidden_layers=layers, vocab_size=49152,

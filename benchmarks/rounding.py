@@ -34,12 +34,13 @@ def main(recipe_path: str, pairs: str, data: Path, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pv_merge.evaluation.choices import ChoicesMeasure
-    from pv_merge.evaluation.measure import NoParts, load_subject
-    from pv_merge.evaluation.pairs import read_pairs
-    from pv_merge.evaluation.perplexity import PerplexityMeasure
-    from pv_merge.live import LiveMerge
-    from pv_merge.recipe import read_recipe
+    from pv_merge.evaluation.measure import NoParts
+    from pv_merge.evaluation.measures.choices import ChoicesMeasure
+    from pv_merge.evaluation.measures.pairs import read_pairs
+    from pv_merge.evaluation.measures.perplexity import PerplexityMeasure
+    from pv_merge.live.subject import load_subject
+    from pv_merge.live.weights import LiveMerge
+    from pv_merge.recipe.recipe import read_recipe
 
     recipe = read_recipe(recipe_path)
     name = recipe.preferences[0]

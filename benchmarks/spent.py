@@ -52,9 +52,9 @@ def main(work: Path, size: str, output: Path) -> None:
 
 def taken_apart(recipe: Path, out: Path) -> dict[str, float]:
     """Run a merge with its parts timed."""
-    from pv_merge import stream
-    from pv_merge.output import OutputFiles
-    from pv_merge.run import run
+    from pv_merge.artifacts.tensor_files import OutputFiles
+    from pv_merge.merging import stream
+    from pv_merge.merging.run import run
 
     spent: Counter[str] = Counter()
     lock = threading.Lock()

@@ -164,9 +164,9 @@ def run_plain(settings: Any, polarity: str, place: Path) -> tuple[tuple[float, f
     from transformers.trainer_callback import PrinterCallback
     from trl import DPOTrainer
 
+    from pv_merge.data.pairs import load_pairs
     from trainers.arguments import dpo_arguments
     from trainers.model import load_model, load_tokenizer, lora_config
-    from trainers.preference_data import load_pairs
     from trainers.progress import no_future_warnings
     from trainers.tokens import to_rows
 

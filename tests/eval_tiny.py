@@ -9,7 +9,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from pv_merge.evaluation.measure import Subject, load_subject
+from pv_merge.live.subject import Subject, load_subject
 
 from models import pair, perturbed
 from train_tiny import pair_rows, save_base, write_rows

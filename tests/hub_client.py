@@ -38,7 +38,7 @@ def connected(patch: Any, cache: Any, token: str | None = WRITE_TOKEN) -> Iterat
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
 
-    from pv_merge import hub_errors
+    from pv_merge.artifacts import network as hub_errors
 
     with running() as hub:
         hub.waits = Waits()

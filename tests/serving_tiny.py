@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from pv_merge import PreferenceVector
-from pv_merge.adapter import LowRank
-from pv_merge.base_identity import weights_hash
-from pv_merge.checkpoint import Checkpoint
-from pv_merge.serving.settings import Settings
+from pv_merge.arithmetic.low_rank import LowRank
+from pv_merge.artifacts.base_hash import weights_hash
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.integrations.mixes.settings import Settings
 
 import models
 
@@ -106,8 +106,8 @@ def fake_vllm(monkeypatch: Any) -> Registry:
         monkeypatch.setitem(sys.modules, name, module)
     manager = modules["vllm.lora.worker_manager"]["WorkerLoRAManager"]
     manager._load_adapter = WorkerLoRAManager._load_adapter
-    for name in ("resolver", "mix_request"):
-        monkeypatch.delitem(sys.modules, f"pv_merge.serving.{name}", raising=False)
+    for name in ("resolver", "request"):
+        monkeypatch.delitem(sys.modules, f"pv_merge.integrations.vllm.{name}", raising=False)
     return registry
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from pv_merge import __version__
 from pv_merge.errors import PvMergeError
+from pv_merge.version import __version__
 
 
 class _OneVoice(click.Group):

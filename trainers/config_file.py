@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from pv_merge.data.settings import DatasetSettings
 from pv_merge.errors import PvMergeError, did_you_mean, raise_all, unknown_keys
-from trainers.settings import DatasetSettings, DPOSettings, SFTSettings, TrainingSettings
+from trainers.settings import DPOSettings, SFTSettings, TrainingSettings
 
 OURS = {
     "output_dir": "output_dir is set at the top level of the config",

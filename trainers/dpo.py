@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from trl import DPOConfig
 
-from pv_merge.base_identity import cache_folder, weights_hash
+from pv_merge.artifacts.base_hash import weights_hash
+from pv_merge.artifacts.cache import cache_folder
+from pv_merge.artifacts.folders import new_folder
+from pv_merge.data.pairs import Pairs, load_pairs
+from pv_merge.data.settings import PairsDataset
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import new_folder
 from trainers import ranks
 from trainers.arguments import dpo_arguments, place_logs
 from trainers.dpo_trainer import SharedReferenceTrainer
 from trainers.manifest import read_manifest, read_sft_manifest, write_manifest
 from trainers.model import load_model, load_tokenizer, local_base, lora_config
 from trainers.precision import check_launcher
-from trainers.preference_data import Pairs, load_pairs
 from trainers.progress import no_future_warnings, progress_bar, quiet_libraries
 from trainers.reference import ReferenceStore
 from trainers.run_folder import RunFolder
 from trainers.session import Outcome, Session, finish_folder, manifest_part, save_weights
-from trainers.settings import DPOSettings, PairsDataset, Polarity, is_protected
+from trainers.settings import DPOSettings, Polarity, is_protected
 from trainers.tokens import Tokenized, tokenize
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from rich.progress import Progress
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from pv_merge.data.pairs import load_pairs
 from trainers import ranks
 from trainers.arguments import dpo_arguments
 from trainers.dpo_trainer import SharedReferenceTrainer
 from trainers.model import load_model, load_tokenizer, lora_config
-from trainers.preference_data import load_pairs
 from trainers.progress import no_future_warnings, quiet_libraries
 from trainers.reference import Sequence_, cut
 from trainers.settings import DPOSettings

@@ -7,8 +7,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.manifest import RUN_MANIFEST
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import RUN_MANIFEST, read_json, write_json
 
 PACKAGES = (
     "pv-merge",

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pv_merge.checkpoint import Checkpoint
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.names import is_hub_name, loadable
 from pv_merge.errors import PvMergeError
-from pv_merge.hub_names import is_hub_name, loadable
 from trainers.settings import TrainingSettings
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from pv_merge.artifacts.folders import read_json, write_json
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import read_json, write_json
 from trainers.settings import TrainingSettings
 
 SAMPLE = 2**18

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from pv_merge.data.pairs import load_pairs
 from trainers.arguments import dpo_arguments
 from trainers.model import load_tokenizer
-from trainers.preference_data import load_pairs
 from trainers.progress import quiet_libraries
 from trainers.settings import DPOSettings
 from trainers.tokens import tokenize

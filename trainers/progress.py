@@ -21,8 +21,8 @@ from rich.progress import (
 )
 from transformers import TrainerCallback
 
+from pv_merge.artifacts.folders import write_json
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import write_json
 from trainers import ranks
 from trainers.run_folder import SECONDS
 

@@ -14,12 +14,12 @@ from trainers import ranks
 
 def check_publishing(repository: str) -> None:
     """Raise ``PvMergeError``, before any training, if ``repository`` cannot be pushed to."""
-    if find_spec("pv_merge.hub") is None:
+    if find_spec("pv_merge.hub.push") is None:
         raise PvMergeError(
-            "--push-to-hub needs pv_merge.hub, which this version does not have; train without it "
+            "--push-to-hub needs pv_merge.hub.push, which this version does not have; train without it "
             "and upload the folder with `hf upload`"
         )
-    from pv_merge.hub import checked_name
+    from pv_merge.hub.push import checked_name
 
     checked_name(repository)
 
@@ -28,7 +28,7 @@ def publish(folders: Sequence[Path], repository: str) -> None:
     """Push each folder to ``repository``, or to ``repository-NAME`` if there are several."""
     if ranks.rank() != 0:
         return
-    from pv_merge.hub import push
+    from pv_merge.hub.push import push
 
     for folder in folders:
         name = repository if len(folders) == 1 else f"{repository}-{folder.name}"

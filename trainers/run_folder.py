@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.folders import read_json, write_json
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import read_json, write_json
 
 SECONDS = "pv_seconds.json"
 

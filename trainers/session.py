@@ -11,8 +11,8 @@ import torch
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback
 
+from pv_merge.artifacts.folders import readable, write_json
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import readable, write_json
 from trainers import ranks
 from trainers.manifest import hyperparameters
 from trainers.plot import draw

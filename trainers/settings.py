@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from pv_merge.data.settings import InstructionDataset, PairsDataset, StrictSettings
 
 Polarity = Literal["positive", "negative"]
 POLARITIES: tuple[Polarity, Polarity] = ("positive", "negative")
@@ -12,47 +14,7 @@ POLARITIES: tuple[Polarity, Polarity] = ("positive", "negative")
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class DatasetSettings(_Settings):
-    """Where rows come from."""
-
-    path: str
-    """A json, jsonl, parquet or csv file (may be gzipped), a folder of them, or a name on the Hub."""
-    format: str
-    """How the rows are laid out: see ``trainers.preference_data.FORMATS`` for ``pv-train dpo`` and
-    ``trainers.instruction_data.FORMATS`` for ``pv-train sft``."""
-    split: str = "train"
-    """Split, with slices if wanted: ``train[:1000]``."""
-    name: str | None = None
-    """Configuration of a data set on the Hub that has several."""
-    data_dir: str | None = None
-    """Folder within a data set on the Hub, such as HH-RLHF's ``helpful-base``."""
-    revision: str | None = None
-    """Git revision of a data set on the Hub."""
-    label: str | None = None
-    """For ``pku-saferlhf``: ``better_response_id`` (helpful) or ``safer_response_id`` (harmless)."""
-    max_rows: Annotated[int, Field(gt=0)] | None = None
-    """Keep the first so many rows."""
-    max_chars: Annotated[int, Field(gt=0)] | None = None
-    """Leave out rows whose prompt plus longer answer has more characters."""
-
-
-class PairsDataset(DatasetSettings):
-    """Where preference pairs come from."""
-
-    format: str = "pairs"
-
-
-class InstructionDataset(DatasetSettings):
-    """Where instruction rows come from."""
-
-    format: str = "instruction"
-
-
-class TrainingSettings(_Settings):
+class TrainingSettings(StrictSettings):
     """What ``pv-train dpo`` and ``pv-train sft`` have in common."""
 
     base_model: str
@@ -94,7 +56,7 @@ class DPOSettings(TrainingSettings):
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype that a finished adapter is stored in. Training is in float32 either way, and since an
     adapter is the delta itself, bfloat16 costs it 0.2 % and halves the file."""
-    dpo: dict[str, Any] = {}
+    dpo: dict[str, Any] = Field(default_factory=dict)
     """TRL's DPOConfig."""
     protected: bool | None = None
     """Whether a negative eta of this preference needs an explicit permission in the recipe;
@@ -113,7 +75,7 @@ class SFTSettings(TrainingSettings):
     """Training rows."""
     eval_dataset: InstructionDataset | None = None
     """Held-out rows."""
-    sft: dict[str, Any] = {}
+    sft: dict[str, Any] = Field(default_factory=dict)
     """TRL's SFTConfig."""
 
     @property

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from trl import SFTTrainer
 
-from pv_merge.base_identity import weights_hash
+from pv_merge.artifacts.base_hash import weights_hash
+from pv_merge.artifacts.folders import new_folder
+from pv_merge.data.instructions import Examples, load_examples, to_rows
 from pv_merge.errors import PvMergeError
-from pv_merge.folders import new_folder
 from trainers import ranks
 from trainers.arguments import place_logs, sft_arguments
 from trainers.dpo_trainer import completions_only
-from trainers.instruction_data import Examples, load_examples, to_rows
 from trainers.manifest import read_sft_manifest, write_manifest
 from trainers.model import load_model, load_tokenizer, local_base, lora_config
 from trainers.precision import check_launcher

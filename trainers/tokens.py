@@ -10,8 +10,8 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from pv_merge.data.pairs import Pair
 from pv_merge.errors import PvMergeError
-from trainers.preference_data import Pair
 
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.place import POLICIES, RECIPES, run, vectors
+from pv_merge.artifacts.provenance import recipe_subject
 from pv_merge.evaluation.journal import digest, point_key
-from pv_merge.evaluation.provenance import recipe_subject
 from pv_merge.evaluation.statistics import Estimate, paired_difference
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.commands import run_once
 from benchmarks.evidence.inputs import held_out, text
 from benchmarks.evidence.place import RECIPES, Place, measured_seconds, run, vectors
-from pv_merge.calibrate_goal import Constraint, read_constraint
+from pv_merge.evaluation.calibrate.goal import Constraint, read_constraint
 from pv_merge.evaluation.statistics import Estimate
 
 RECIPE = RECIPES / "helpful-harmless.yml"

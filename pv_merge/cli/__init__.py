@@ -7,7 +7,7 @@ import os
 
 import click
 
-from pv_merge import __version__
+from pv_merge.version import __version__
 
 COMMANDS = {
     "calibrate": "Suggest eta from few measurements, under constraints.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pv_merge.evaluation.options import build_measures, measure_options
+from pv_merge.evaluation.measures.build import build_measures, measure_options
 
 
 @click.command()
@@ -65,14 +65,14 @@ def command(
     """
     from rich.console import Console
 
-    from pv_merge import calibrate_output
-    from pv_merge.calibrate import Trial, calibrate
-    from pv_merge.calibrate_goal import check_figures, read_constraint, read_ranges
+    from pv_merge.artifacts.provenance import command_line, versions
     from pv_merge.errors import PvMergeError
-    from pv_merge.evaluation.provenance import command_line, versions
+    from pv_merge.evaluation.calibrate import output as calibrate_output
+    from pv_merge.evaluation.calibrate.goal import check_figures, read_constraint, read_ranges
+    from pv_merge.evaluation.calibrate.search import Trial, calibrate
     from pv_merge.evaluation.session import open_bench, progress_bar
-    from pv_merge.recipe import read_recipe
-    from pv_merge.sweep_grid import base_point
+    from pv_merge.recipe.grid import base_point
+    from pv_merge.recipe.recipe import read_recipe
 
     goal = maximize or minimize
     if goal is None or (maximize and minimize):

@@ -40,12 +40,12 @@ def command(
     """
     from rich.console import Console
 
-    from pv_merge.chat import ChatSession, ChatSettings
-    from pv_merge.chat_screen import talk
-    from pv_merge.check import check, raise_errors
-    from pv_merge.evaluation.measure import load_subject
-    from pv_merge.live_mix import LiveMix
-    from pv_merge.recipe import read_recipe
+    from pv_merge.live.chat.screen import talk
+    from pv_merge.live.chat.session import ChatSession, ChatSettings
+    from pv_merge.live.subject import load_subject
+    from pv_merge.live.switch import LiveMix
+    from pv_merge.recipe.checks.check import check, raise_errors
+    from pv_merge.recipe.recipe import read_recipe
 
     raise_errors(check(recipe))
     read = read_recipe(recipe)

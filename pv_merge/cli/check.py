@@ -15,8 +15,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(recipe: str, deep: bool, as_json: bool) -> None:
     """Report every problem of RECIPE at once; exit with 1 if there is an error."""
-    from pv_merge.check import check
     from pv_merge.cli.findings import print_findings
+    from pv_merge.recipe.checks.check import check
 
     findings = check(recipe, deep=deep)
     errors = sum(finding.level == "error" for finding in findings)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pv_merge.evaluation.options import build_measures, measure_options
+from pv_merge.evaluation.measures.build import build_measures, measure_options
 
 
 @click.command()
@@ -40,11 +40,11 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
+    from pv_merge.artifacts.folders import write_json
     from pv_merge.errors import PvMergeError
     from pv_merge.evaluation.evaluate import evaluate_model, evaluate_recipe
     from pv_merge.evaluation.session import progress_bar
     from pv_merge.evaluation.statistics import Estimate
-    from pv_merge.folders import write_json
 
     path = Path(model)
     is_recipe = path.suffix in (".yml", ".yaml")

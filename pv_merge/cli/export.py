@@ -43,9 +43,9 @@ def command(
     """
     from pv_merge.cli.findings import print_findings
     from pv_merge.cli.progress import bar
-    from pv_merge.export import ExportOptions, export_peft
-    from pv_merge.export_gguf import export_gguf, llama_commands
-    from pv_merge.serving.ranks import vllm_rank
+    from pv_merge.integrations.export import ExportOptions, export_peft
+    from pv_merge.integrations.llama_cpp import export_gguf, llama_commands
+    from pv_merge.integrations.vllm.ranks import vllm_rank
 
     options = ExportOptions(rank, max_rank, dtype)
     with bar("export") as advance:

@@ -56,7 +56,7 @@ def command(
 ) -> None:
     """Make the preference vector POSITIVE - NEGATIVE of two policies (adapters or checkpoints)."""
     from pv_merge.cli.progress import bar
-    from pv_merge.extract import Options, extract
+    from pv_merge.merging.extract import Options, extract
 
     options = Options(base, name, form == "low-rank", rank, energy, dtype, allow_different_bases)
     with bar("extract") as advance:

@@ -29,8 +29,8 @@ def command(model: str, output: Path | None, origin: str) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from pv_merge.checkpoint import Checkpoint
-    from pv_merge.fetch import fetch
+    from pv_merge.artifacts.checkpoint import Checkpoint
+    from pv_merge.hub.fetch import fetch
 
     target = output or Path("models") / model
     columns = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pv_merge.findings import Finding
+    from pv_merge.recipe.checks.finding import Finding
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 

@@ -17,15 +17,15 @@ def command(vectors: tuple[str, ...], as_json: bool, plot: str | None) -> None:
 
     Several seeds of one preference show how stable it is; several preferences, how they interfere.
     """
+    from pv_merge.artifacts.vector import PreferenceVector
     from pv_merge.cli.progress import bar
-    from pv_merge.inspection import inspect
-    from pv_merge.vector import PreferenceVector
+    from pv_merge.merging.inspection import inspect
 
     opened = {path.rstrip("/").removeprefix("./"): PreferenceVector.load(path) for path in vectors}
     with bar("inspect") as advance:
         figures = inspect(opened, advance)
     if plot:
-        from pv_merge.inspection_plot import draw
+        from pv_merge.evaluation.pictures import draw
 
         draw(figures, plot)
     if as_json:

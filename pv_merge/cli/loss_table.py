@@ -13,7 +13,7 @@ def print_report(report: Mapping[str, Any], out: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pv_merge.loss_report import warnings
+    from pv_merge.merging.loss import warnings
 
     table = Table(title=f"{out}: what reached the output's dtype")
     for name in ("preference", "eta", "‖φ‖", "‖η·φ‖/‖base‖", "share that arrived"):

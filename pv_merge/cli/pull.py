@@ -17,7 +17,7 @@ import click
 @click.option("--remote-code", is_flag=True, help="Fetch python files as well.")
 def command(name: str, output: str | None, remote_code: bool) -> None:
     """Fetch a model, vector or policy from the Hub: safetensors, settings and texts, no code."""
-    from pv_merge.hub import pull
+    from pv_merge.hub.pull import pull
 
     def told(line: str) -> None:
         click.echo(line, err=True)

@@ -46,9 +46,9 @@ def command(folder: Path, repo: str, dry_run: bool, collection: bool, **options:
 
     The token is that of `hf auth login`, or HF_TOKEN.
     """
-    from pv_merge.hub import push
-    from pv_merge.hub_collection import push_collection
-    from pv_merge.publish_plan import Options
+    from pv_merge.hub.collection import push_collection
+    from pv_merge.hub.plan import Options
+    from pv_merge.hub.push import push
 
     settings = Options(
         **{
@@ -69,9 +69,9 @@ def command(folder: Path, repo: str, dry_run: bool, collection: bool, **options:
 
 
 def _dry_run(folder: Path, repo: str, settings: Any, collection: bool) -> None:
-    from pv_merge.hub import checked_name, size
-    from pv_merge.hub_collection import collect
-    from pv_merge.publish_plan import CARD, make_plan
+    from pv_merge.hub.collection import collect
+    from pv_merge.hub.plan import CARD, make_plan
+    from pv_merge.hub.push import checked_name, size
 
     if collection:
         found = collect(folder, repo, settings)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pv_merge.findings import Finding
+    from pv_merge.recipe.checks.finding import Finding
 
 
 @click.command("run")
@@ -42,9 +42,9 @@ def command(
     from pv_merge.cli.findings import print_findings
     from pv_merge.cli.loss_table import print_report
     from pv_merge.cli.progress import bar
-    from pv_merge.recipe import read_recipe
-    from pv_merge.run import run, run_grid
-    from pv_merge.sweep_grid import points, read_axes
+    from pv_merge.merging.run import run, run_grid
+    from pv_merge.recipe.grid import points, read_axes
+    from pv_merge.recipe.recipe import read_recipe
 
     reports = {}
     with bar("merge") as advance:

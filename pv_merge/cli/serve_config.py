@@ -31,7 +31,7 @@ def command(vectors: str, base: str, terms: int | None, clients: int, deep: bool
     \b
     pv-merge serve-config ./vectors --base ./models/base > serve.sh && bash serve.sh
     """
-    from pv_merge.serving.command_line import notes, plan, render
+    from pv_merge.integrations.vllm.command_line import notes, plan, render
 
     made = plan(vectors, base, terms, clients, deep=deep)
     for note in notes(made):

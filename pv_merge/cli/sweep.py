@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pv_merge.evaluation.options import build_measures, measure_options
+from pv_merge.evaluation.measures.build import build_measures, measure_options
 
 
 @click.command()
@@ -52,15 +52,15 @@ def command(
     """
     from rich.console import Console
 
+    from pv_merge.artifacts.provenance import command_line, versions
     from pv_merge.errors import PvMergeError
-    from pv_merge.evaluation.generation import AnswersMeasure
-    from pv_merge.evaluation.provenance import command_line, versions
+    from pv_merge.evaluation.measures.answers import AnswersMeasure
     from pv_merge.evaluation.session import open_bench, progress_bar
-    from pv_merge.recipe import read_recipe
-    from pv_merge.sweep import run_sweep
-    from pv_merge.sweep_grid import read_axes
-    from pv_merge.sweep_pictures import draw
-    from pv_merge.sweep_report import print_tables, write
+    from pv_merge.evaluation.sweep.pictures import draw
+    from pv_merge.evaluation.sweep.report import print_tables, write
+    from pv_merge.evaluation.sweep.sweep import run_sweep
+    from pv_merge.recipe.grid import read_axes
+    from pv_merge.recipe.recipe import read_recipe
 
     recipe = read_recipe(recipe_path)
     axes = read_axes(etas, recipe.preferences)

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.journal import Journal, Point, point_key
-from pv_merge.evaluation.measure import Advance, Measure, Subject
+from pv_merge.evaluation.measure import Advance, Measure
 from pv_merge.evaluation.statistics import Estimate
+from pv_merge.live.subject import Subject
 
 
 class Setter(Protocol):
-    """What writes eta into the live model: ``pv_merge.live.LiveMerge``."""
+    """What writes eta into the live model: ``pv_merge.live.weights.LiveMerge``."""
 
     def set(self, etas: Mapping[str, float]) -> None:
         """Write base + Σ eta·phi."""

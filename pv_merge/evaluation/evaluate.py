@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.provenance import command_line, model_hash, versions
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.evaluation.bench import Bench
 from pv_merge.evaluation.journal import Journal, Point
-from pv_merge.evaluation.measure import Advance, Measure, load_subject
-from pv_merge.evaluation.provenance import command_line, model_hash, versions
+from pv_merge.evaluation.measure import Advance, Measure
 from pv_merge.evaluation.session import open_bench
 from pv_merge.evaluation.statistics import Estimate
-from pv_merge.sweep_grid import base_point
+from pv_merge.live.subject import load_subject
+from pv_merge.recipe.grid import base_point
 
 Started = Callable[[int], None]
 
@@ -37,7 +38,7 @@ def evaluate_recipe(
     advance: Advance,
 ) -> dict[str, Any]:
     """Return the results of a recipe at its own eta, or at those of ``NAME=NUMBER`` overrides."""
-    from pv_merge.recipe import read_recipe
+    from pv_merge.recipe.recipe import read_recipe
 
     recipe = read_recipe(path)
     point: dict[str, float | None] = {**recipe.etas, **read_etas(overrides, recipe.preferences)}

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pv_merge.artifacts.provenance import command_line, recipe_subject, versions
 from pv_merge.evaluation.bench import Bench
 from pv_merge.evaluation.journal import Journal
-from pv_merge.evaluation.measure import Measure, load_subject
-from pv_merge.evaluation.provenance import command_line, recipe_subject, versions
+from pv_merge.evaluation.measure import Measure
+from pv_merge.live.subject import load_subject
 
 if TYPE_CHECKING:
-    from pv_merge.recipe import Recipe
+    from pv_merge.recipe.recipe import Recipe
 
 
 @contextmanager
@@ -22,8 +23,8 @@ def open_bench(recipe: Recipe, measures: Sequence[Measure], journal: Path) -> It
 
     Raises ``PvMergeError`` with every error that the check finds, before anything is loaded.
     """
-    from pv_merge.check import check, raise_errors
-    from pv_merge.live import LiveMerge
+    from pv_merge.live.weights import LiveMerge
+    from pv_merge.recipe.checks.check import check, raise_errors
 
     raise_errors(check(recipe.path))
     record = Journal(

@@ -1,0 +1,83 @@
+"""Measures of vectors: norms, cosines, disagreement, interference, and what arrived of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pv_merge.arithmetic.rounding import BLOCK
+
+
+def square_sum(tensor: Tensor, other: Tensor | None = None) -> float:
+    """Return Σ tensor² (or Σ tensor·other) in float64.
+
+    Rows of 512 elements are summed first, then the rows, so that no sum is split between threads
+    and the result is the same for any number of them.
+    """
+    left = tensor.detach().flatten()
+    right = left if other is None else other.detach().flatten()
+    total = 0.0
+    for start in range(0, left.numel(), BLOCK):
+        a, b = left[start : start + BLOCK].double(), right[start : start + BLOCK].double()
+        product = torch.nn.functional.pad(a * b, (0, -a.numel() % 512))
+        total += float(product.view(-1, 512).sum(1).sum())
+    return total
+
+
+def norm(tensor: Tensor) -> float:
+    """Return the Frobenius norm."""
+    return float(square_sum(tensor) ** 0.5)
+
+
+def cosine(left: Tensor, right: Tensor) -> float:
+    """Return the cosine of two tensors of one shape, seen as vectors; 0 where one is zero."""
+    scale = norm(left) * norm(right)
+    return square_sum(left, right) / scale if scale else 0.0
+
+
+def sign_disagreement(phis: Sequence[Tensor]) -> tuple[int, int]:
+    """Return (elements that both signs claim, elements that at least two vectors move)."""
+    up = torch.zeros_like(phis[0], dtype=torch.int8)
+    down = torch.zeros_like(up)
+    for phi in phis:
+        up += (phi > 0).to(torch.int8)
+        down += (phi < 0).to(torch.int8)
+    return int(((up > 0) & (down > 0)).sum()), int((up + down > 1).sum())
+
+
+def singular_interference(phis: Sequence[Tensor], rank: int) -> float:
+    """Return the singular task interference ‖(UᵀU − I) Σ (VᵀV − I)‖₁ of matrices (out, in).
+
+    U, V and Σ concatenate the top ``rank`` singular vectors and values of every matrix
+    (Gargiulo et al. 2025; the paper's Appendix F). It is 0 when the spaces are orthogonal.
+    """
+    left, values, right = [], [], []
+    for phi in phis:
+        u, s, vt = torch.linalg.svd(phi.double(), full_matrices=False)
+        left.append(u[:, :rank])
+        values.append(s[:rank])
+        right.append(vt[:rank].T)
+    u, v = torch.cat(left, dim=1), torch.cat(right, dim=1)
+    unit = torch.eye(u.shape[1], dtype=u.dtype)
+    middle = torch.diag(torch.cat(values))
+    return float(((u.T @ u - unit) @ middle @ (v.T @ v - unit)).abs().sum())
+
+
+def shares(gram: Sequence[Sequence[float]], reached: Sequence[float]) -> list[float]:
+    """Return how much of each step arrived: c that minimizes ‖r − Σ c_p s_p‖.
+
+    ``gram[p][q]`` is ⟨s_p, s_q⟩ of the intended steps s = η·φ, ``reached[p]`` is ⟨r, s_p⟩ of the
+    change r that the output shows. Steps that are zero get the share 1.
+    """
+    matrix = torch.tensor(gram, dtype=torch.float64).reshape(len(reached), len(reached))
+    wanted = torch.tensor(reached, dtype=torch.float64)
+    moving = [index for index in range(len(reached)) if matrix[index, index] > 0]
+    result = [1.0] * len(reached)
+    if moving:
+        part = matrix[moving][:, moving]
+        solution = torch.linalg.lstsq(part, wanted[moving, None], driver="gelsd").solution
+        for index, value in zip(moving, solution.flatten().tolist(), strict=True):
+            result[index] = value
+    return result

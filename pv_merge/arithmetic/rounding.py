@@ -1,0 +1,124 @@
+"""Rounding float32 to bfloat16 or float16, to nearest or stochastically.
+
+A merged weight lies between two values of the narrow dtype. To the nearest, a change smaller than
+half their distance is lost altogether; stochastically, it arrives on average, because the upper
+value is taken with a probability equal to how far the weight has come towards it.
+
+The noise is a function of (seed, tensor name, position) and of nothing else, so that a merge can
+be repeated to the bit on any number of threads, in any order, on any device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pv_merge.arithmetic.dtypes import NARROW
+
+RoundingMode = Literal["stochastic", "nearest"]
+
+
+BLOCK = 1 << 18
+"""Positions that share one start in the ring of random words."""
+
+NOISE_BITS = {torch.bfloat16: 16, torch.float16: 24}
+"""Random bits that rounding to a dtype takes for each position."""
+
+_F16_LARGEST = 65504.0
+_F16_SMALLEST_NORMAL = 2.0**-14
+_F16_SPACING = 2.0**-24
+
+
+@lru_cache(maxsize=4)
+def _table(device: str, bits: int) -> Tensor:
+    """Return BLOCK fixed random words of ``bits`` bits, twice over, as int32.
+
+    Their upper 18 bits are a permutation of 0 … BLOCK − 1, so every value that they can take is
+    there equally often. The order is that of a mixing function applied to 0, 1, 2, …
+    """
+    x = np.arange(BLOCK, dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
+        x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
+        x ^= x >> np.uint32(15)
+    words = (np.argsort(x).astype(np.uint32) << np.uint32(14)) | (x & np.uint32(0x3FFF))
+    words = (words >> np.uint32(32 - bits)).astype(np.int32)
+    return torch.from_numpy(np.concatenate([words, words])).to(device)
+
+
+class Rounder:
+    """Rounds the chunks of one tensor to ``dtype``.
+
+    ``round`` may be called for chunks in any order; a chunk starts at a multiple of its length or
+    anywhere else: the noise belongs to the position.
+    """
+
+    def __init__(self, dtype: torch.dtype, mode: RoundingMode, seed: int, name: str) -> None:
+        self.dtype = dtype
+        self.stochastic = mode == "stochastic" and dtype in NARROW.values()
+        self._label = f"{seed}\0{name}\0".encode()
+
+    def round(self, values: Tensor, start: int, out: Tensor) -> None:
+        """Write ``values`` (float32, one dimension, from position ``start``) into ``out``.
+
+        ``values`` is scratch and may be overwritten.
+        """
+        if not self.stochastic:
+            out.copy_(values)
+            return
+        done = 0
+        while done < values.numel():
+            block, offset = divmod(start + done, BLOCK)
+            size = min(BLOCK - offset, values.numel() - done)
+            noise = self._noise(block, offset, size, values.device)
+            part = slice(done, done + size)
+            if self.dtype is torch.bfloat16:
+                _to_bfloat16(values[part], noise, out[part])
+            else:
+                _to_float16(values[part], noise, out[part])
+            done += size
+
+    def _noise(self, block: int, offset: int, size: int, device: torch.device) -> Tensor:
+        """Return random words for ``size`` positions from ``offset`` of ``block``.
+
+        Each block begins at a place of its own in the table, which is closed to a ring.
+        """
+        digest = hashlib.blake2b(self._label + str(block).encode(), digest_size=8).digest()
+        first = offset + int.from_bytes(digest, "little") % BLOCK
+        return _table(str(device), NOISE_BITS[self.dtype])[first : first + size]
+
+
+def _to_bfloat16(values: Tensor, noise: Tensor, out: Tensor) -> None:
+    """Add 16 random bits below bfloat16's last one, and cut them off.
+
+    Infinities and NaN, and finite values beyond the largest bfloat16, are rounded to nearest.
+    """
+    # One cheap pass vouches for nearly every block: this sum overflows long before a value does.
+    fits = float(torch.dot(values, values)) < torch.finfo(torch.float32).max
+    nearest = None if fits else values.to(torch.bfloat16)
+    usual = None if fits else values.abs() <= torch.finfo(torch.bfloat16).max
+    bits = values.view(torch.int32).add_(noise).bitwise_right_shift_(16)
+    out.view(torch.int16).copy_(bits)
+    if usual is not None and nearest is not None:
+        out.copy_(torch.where(usual, out, nearest))
+
+
+def _to_float16(values: Tensor, noise: Tensor, out: Tensor) -> None:
+    """The same for float16: 13 bits in its normal range, and a fixed spacing of 2^-24 below it."""
+    bits = values.view(torch.int32)
+    normal = ((bits + noise.bitwise_right_shift(11)) & ~0x1FFF).view(torch.float32)
+    normal = normal.clamp(-_F16_LARGEST, _F16_LARGEST)
+    steps = values.abs() / _F16_SPACING
+    whole = steps.floor()
+    up = (steps - whole) * float(1 << 24) > noise.to(torch.float32)
+    small = ((whole + up) * _F16_SPACING).copysign(values)
+    size = values.abs()
+    rounded = torch.where(size < _F16_SMALLEST_NORMAL, small, normal)
+    # Half a step beyond the largest value, float16 has only infinity left, as when casting.
+    usual = size < _F16_LARGEST + 16
+    out.copy_(torch.where(usual, rounded, values).to(torch.float16))

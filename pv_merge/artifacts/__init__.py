@@ -1,0 +1,1 @@
+"""Folders on disk and what their manifests say: checkpoints, adapters, vectors, policies."""

@@ -1,0 +1,1 @@
+"""Rows that people bring: pairs, instructions, prompts, questions."""

@@ -1,0 +1,1 @@
+"""A grid of eta: measured, tabulated, drawn."""

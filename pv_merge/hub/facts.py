@@ -1,0 +1,223 @@
+"""What is known of a folder that is to be published, from its manifests; nothing is guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pv_merge.artifacts.checkpoint import is_adapter
+from pv_merge.artifacts.folders import read_json
+from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
+from pv_merge.artifacts.names import cached_folder, surely_on_hub
+from pv_merge.artifacts.protection import is_protected
+from pv_merge.errors import PvMergeError
+from pv_merge.hub.base import Base, find_base
+from pv_merge.recipe.recipe import Recipe, parse_recipe
+from pv_merge.recipe.schema import Conditional
+
+Kind = Literal["merge", "vector", "policy", "base"]
+
+RECIPE_NAME = "mergekit_config.yml"
+REPORT_NAME = "pv_merge_report.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input of a merge, with its manifest where its folder is here."""
+
+    name: str
+    """As the recipe names it."""
+    preference: str
+    polarity: str
+    manifest: dict[str, Any]
+
+
+@dataclass
+class Facts:
+    """All that the manifests and reports of one folder say."""
+
+    folder: Path
+    title: str
+    """The name that the card has as its heading."""
+    kind: Kind
+    adapter: bool
+    """Whether it is a PEFT adapter rather than whole weights."""
+    base: Base
+    manifest: dict[str, Any] = field(default_factory=dict)
+    """``pv_run.json`` or ``preference_vector.json``; empty for a merge."""
+    recipe: Recipe | None = None
+    recipe_text: str | None = None
+    report: dict[str, Any] | None = None
+    """``pv_merge_report.json``"""
+    sources: list[Source] = field(default_factory=list)
+    negative_protected: list[str] = field(default_factory=list)
+    """Protected preferences that the model was moved against."""
+    collection: bool = False
+    """Whether it stands for several points, in a branch without weights."""
+
+    @property
+    def preferences(self) -> list[str]:
+        """Names of the preferences, in the recipe's order."""
+        if self.recipe is not None:
+            return self.recipe.preferences
+        name = self.manifest.get("preference")
+        return [str(name)] if name else []
+
+    @property
+    def etas(self) -> dict[str, float | None]:
+        """Each preference's eta; None where it differs between weights."""
+        return self.recipe.etas if self.recipe is not None else {}
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names on the Hub of the data that policies were trained on."""
+        places = [self.manifest, *(source.manifest for source in self.sources)]
+        halves = [
+            part
+            for place in places
+            for part in (place, place.get("positive") or {}, place.get("negative") or {})
+        ]
+        names = [str((half.get("dataset") or {}).get("path", "")) for half in halves]
+        return list(dict.fromkeys(name for name in names if _is_hub_dataset(name)))
+
+    @property
+    def protected(self) -> bool:
+        """Whether a vector or policy is of a protected preference."""
+        return is_protected(str(self.manifest.get("preference")), self.manifest.get("protected"))
+
+
+def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None = None) -> Facts:
+    """Return what is known of ``folder``.
+
+    ``said`` is what the user says: ``base_model`` (a name on the Hub) and ``license``. Raises
+    ``PvMergeError`` where the folder is neither a merge, a vector nor a policy.
+    """
+    if not folder.is_dir():
+        raise PvMergeError(f"{folder}: no such folder")
+    said = said or {}
+    if (folder / VECTOR_MANIFEST).exists():
+        return _vector(folder, title, said)
+    if (folder / RUN_MANIFEST).exists():
+        return _policy(folder, title, said)
+    if (folder / RECIPE_NAME).exists():
+        return _merge(folder, title, said)
+    raise PvMergeError(
+        f"{folder}: holds no {RECIPE_NAME}, {VECTOR_MANIFEST} or {RUN_MANIFEST}, so it is neither a "
+        "merge, a vector nor a policy of this package; its checkpoints are in a folder of their own"
+    )
+
+
+def _vector(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
+    manifest = read_json(folder / VECTOR_MANIFEST)
+    about = manifest.get("base") or {}
+    base = find_base(about.get("path"), about.get("weights_sha256"), said, [])
+    return Facts(folder, title, "vector", is_adapter(folder), base, manifest)
+
+
+def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
+    manifest = read_json(folder / RUN_MANIFEST)
+    about = manifest.get("base_model") or {}
+    base = find_base(about.get("path"), about.get("weights_sha256"), said, [])
+    kind: Kind = "policy" if manifest.get("kind") == "policy" else "base"
+    facts = Facts(folder, title, kind, is_adapter(folder), base, manifest)
+    if kind == "policy" and facts.protected and manifest.get("polarity") == "negative":
+        facts.negative_protected = [str(manifest.get("preference"))]
+    return facts
+
+
+def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
+    path = folder / RECIPE_NAME
+    recipe, _ = parse_recipe(path)
+    if recipe is None:
+        raise PvMergeError(
+            f"{path}: is not a recipe of preference vectors; push other merges with `hf upload`"
+        )
+    sources = [
+        Source(
+            item.model,
+            str(item.parameters.preference),
+            str(item.parameters.polarity),
+            _input_manifest(item.model),
+        )
+        for item in recipe.inputs
+    ]
+    hashes = [_base_of(source.manifest).get("weights_sha256") for source in sources]
+    known = next((value for value in hashes if value), None)
+    base = find_base(recipe.base_model, known, said, [source.name for source in sources])
+    report = read_json(folder / REPORT_NAME) if (folder / REPORT_NAME).exists() else None
+    facts = Facts(
+        folder,
+        title,
+        "merge",
+        is_adapter(folder),
+        base,
+        recipe=recipe,
+        recipe_text=recipe.text,
+        report=report,
+        sources=sources,
+    )
+    facts.negative_protected = _negative_protected(facts)
+    return facts
+
+
+def _input_manifest(model: str) -> dict[str, Any]:
+    """Return the manifest of a recipe's input, where its folder is here or in the Hub's cache."""
+    name = model.partition("+")[2] or model
+    folder = cached_folder(name)
+    for manifest in (VECTOR_MANIFEST, RUN_MANIFEST):
+        if folder is not None and (folder / manifest).exists():
+            found: dict[str, Any] = read_json(folder / manifest)
+            return found
+    return {}
+
+
+def _base_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    said = manifest.get("base") or manifest.get("base_model") or {}
+    return said if isinstance(said, dict) else {}
+
+
+def _negative_protected(facts: Facts) -> list[str]:
+    assert facts.recipe is not None
+    found = []
+    for name in facts.recipe.preferences:
+        said = [
+            _said_protected(source, name) for source in facts.sources if source.preference == name
+        ]
+        if is_protected(name, *said) and has_negative(facts.recipe.setting(name, "eta")):
+            found.append(name)
+    return found
+
+
+def has_negative(setting: Any) -> bool:
+    """Return whether an eta is negative anywhere: a number, a gradient, or values by filters."""
+    if isinstance(setting, list):
+        return any(has_negative(item) for item in setting)
+    if isinstance(setting, Conditional):
+        return has_negative(setting.value)
+    return setting is not None and float(setting) < 0
+
+
+def _said_protected(source: Source, name: str) -> bool | None:
+    """Return what the manifest says; its "no" does not hold for a name that it does not know."""
+    said = source.manifest.get("protected")
+    return None if said is False and source.manifest.get("preference") != name else said
+
+
+def _is_hub_dataset(name: str) -> bool:
+    suffix = Path(name).suffix.lower()
+    return surely_on_hub(name) and suffix not in (
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".parquet",
+        ".txt",
+        ".gz",
+        ".arrow",
+    )
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return names in a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

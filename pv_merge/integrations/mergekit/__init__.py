@@ -1,0 +1,1 @@
+"""The merge method as stock mergekit knows it."""

@@ -1,0 +1,1 @@
+"""Mixes by name, for any serving engine: names, adapters, cache, shelf."""

@@ -1,0 +1,73 @@
+"""The adapter of a mix: the exact concatenation of its vectors, eta in B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pv_merge.arithmetic.dtypes import TORCH_DTYPES
+from pv_merge.arithmetic.low_rank import LowRank, concatenated
+from pv_merge.artifacts.adapter import peft_config, peft_tensors, weight_name
+from pv_merge.artifacts.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from pv_merge.artifacts.folders import write_json
+from pv_merge.errors import PvMergeError
+
+if TYPE_CHECKING:
+    from pv_merge.integrations.mixes.name import Terms
+    from pv_merge.integrations.mixes.shelf import Shelf
+
+
+def mixed(shelf: Shelf, terms: Terms) -> dict[str, LowRank]:
+    """Return Σ η·φ by weight, of the summed rank; with no term left, one module that stays put."""
+    parts: dict[str, list[tuple[float, LowRank]]] = {}
+    for name, eta in terms:
+        for module, change in shelf.adapters[name].modules.items() if eta else ():
+            parts.setdefault(weight_name(module), []).append((float(eta), change))
+    if not parts:
+        return _standing_still(shelf)
+    _refuse_misfits(parts)
+    return {name: concatenated(held) for name, held in parts.items()}
+
+
+def write_mix(shelf: Shelf, terms: Terms, folder: Path) -> None:
+    """Write the adapter of a mix into an existing ``folder``, as PEFT and vLLM read it."""
+    from safetensors.torch import save_file
+
+    changes = mixed(shelf, terms)
+    rank = max(change.a.shape[0] for change in changes.values())
+    tensors = peft_tensors(changes, rank, TORCH_DTYPES[shelf.dtype])
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    leaves = {name.removesuffix(".weight").rpartition(".")[2] for name in changes}
+    first = next(iter(shelf.adapters.values()))
+    transposed = bool(first.config.get("fan_in_fan_out"))
+    write_json(
+        folder / ADAPTER_CONFIG, peft_config(rank, first.base_model, sorted(leaves), transposed)
+    )
+
+
+def expected_bytes(shelf: Shelf, terms: Terms) -> int:
+    """Return about how many bytes the adapter of a mix takes, a little more rather than less."""
+    total = 0
+    for name, eta in terms:
+        changes = shelf.adapters[name].modules.values() if eta else ()
+        widest = max((change.a.shape[0] for change in changes), default=0)
+        total += sum(widest * (c.a.shape[1] + c.b.shape[0]) for c in changes)
+    return total * TORCH_DTYPES[shelf.dtype].itemsize + 200_000
+
+
+def _standing_still(shelf: Shelf) -> dict[str, LowRank]:
+    """Return a change of rank 1 that is zero: an engine takes no adapter without weights."""
+    modules = next(iter(shelf.adapters.values())).modules
+    name = min(modules, key=lambda name: (modules[name].embedding, name))
+    change = modules[name]
+    nothing = LowRank(
+        change.a[:1] * 0, change.b[:, :1] * 0, 1.0, change.transposed, change.embedding
+    )
+    return {weight_name(name): nothing}
+
+
+def _refuse_misfits(parts: dict[str, list[tuple[float, LowRank]]]) -> None:
+    for name, held in parts.items():
+        shapes = {(c.a.shape[1], c.b.shape[0], c.transposed) for _, c in held}
+        if len(shapes) > 1:
+            raise PvMergeError(f"{name}: the vectors' shapes differ; are they of the same base?")

@@ -1,0 +1,1 @@
+"""Base and mix side by side on a terminal."""

@@ -1,0 +1,142 @@
+"""A recipe applied to a live model: weights written in place, and put back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+from psutil import virtual_memory
+from torch import Tensor
+
+from pv_merge.arithmetic.blocks import PreferenceInputs, merge, moves
+from pv_merge.arithmetic.preference import preference_vector
+from pv_merge.errors import PvMergeError
+from pv_merge.live.weight_map import live_names
+from pv_merge.recipe.inputs import Sources
+from pv_merge.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LiveMerge:
+    """Sets a live model's weights to base + Σ η·φ for any η, reading the recipe's inputs lazily.
+
+    ``model`` must hold the recipe's base. Its weights keep their dtype; in float32 nothing is
+    rounded. Every φ is formed once and held, if all of them fit in ``hold_bytes`` of memory (a
+    third of what is free, unless said).
+    With ``round_to`` they are rounded to that narrower dtype first, by the recipe's
+    ``rounding``: the model is then as it will be on disk. As a context manager it restores the base
+    on exit, also after an exception.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: PreTrainedModel,
+        round_to: torch.dtype | None = None,
+        hold_bytes: int | None = None,
+    ) -> None:
+        self.sources = Sources(recipe)
+        self._round_to = round_to
+        self._weights: dict[str, Tensor] = {}
+        self._live = live_names(
+            model, {name: info.shape for name, info in self.sources.base.infos.items()}
+        )
+        moved = {name for name in self.sources.base.names if self._moves(name)}
+        for name in self._live.unknown:
+            if name in moved:
+                raise PvMergeError(
+                    f"{self.sources.base}: {name} is not a weight of the live model "
+                    f"{type(model).__name__}; merge to disk instead"
+                )
+        state = model.state_dict()
+        for target, names in self._live.sources.items():
+            if moved.intersection(names):
+                self._weights[target] = state[target]
+        self._phis: dict[str, dict[str, Tensor]] = {}
+        elements = sum(weight.numel() for weight in self._weights.values())
+        limit = _free_bytes(model.device) // 3 if hold_bytes is None else hold_bytes
+        self._hold = 4 * elements * len(recipe.preferences) <= limit
+
+    def _moves(self, name: str) -> bool:
+        """Return whether any input changes this weight (a dense vector holds zeros where not)."""
+        base = self.sources.base.tensor(name)
+        if not base.is_floating_point():
+            return False
+        ones = dict.fromkeys(self.sources.recipe.preferences, 1.0)
+        for item in self.sources.preferences(name, ones):
+            if any(moves(tensor) for tensor in item.vectors):
+                return True
+            if any(not _same(tensor, base) for tensor in item.positives + item.negatives):
+                return True
+        return False
+
+    @torch.no_grad()
+    def set(self, etas: Mapping[str, float]) -> None:
+        """Write base + Σ η·φ; preferences that are not named keep the recipe's eta."""
+        self.sources.known(etas)
+        for target, weight in self._weights.items():
+            direct = self._live.sources[target] == (target,) and weight.is_contiguous()
+            place = weight.detach() if direct and self._round_to in (None, weight.dtype) else None
+
+            def merged(
+                name: str,
+                dtype: torch.dtype = self._round_to or weight.dtype,
+                out: Tensor | None = place,
+                device: torch.device = weight.device,
+            ) -> Tensor:
+                base = self.sources.base.tensor(name).to(device)
+                terms = self._terms(name, base, etas)
+                return merge(base, terms, self.sources.controls, dtype=dtype, name=name, out=out)
+
+            result = self._live.convert(target, merged)
+            if place is None:
+                weight.copy_(result)
+
+    def _terms(self, name: str, base: Tensor, etas: Mapping[str, float]) -> list[PreferenceInputs]:
+        """Return every preference's inputs for one weight: φ itself, if it is held."""
+        held = self._phis.setdefault(name, {})
+        terms = []
+        for item in self.sources.preferences(name, etas, skip=held):
+            if item.name not in held:
+                item = item.mapped(lambda tensor: tensor.to(base.device))
+                if not self._hold or not (item.positives or item.negatives or item.vectors):
+                    terms.append(item)
+                    continue
+                held[item.name] = preference_vector(
+                    base, item.positives, item.negatives, item.vectors
+                )
+            terms.append(replace(item, positives=(), negatives=(), vectors=(held[item.name],)))
+        return terms
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Copy the base's weights back, bit for bit."""
+        for target, weight in self._weights.items():
+            weight.copy_(self._live.convert(target, self.sources.base.tensor))
+
+    def __enter__(self) -> LiveMerge:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.restore()
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return the free memory of the device that the model is on."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(virtual_memory().available)
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    return left.dtype == right.dtype and torch.equal(left, right)

@@ -1,0 +1,133 @@
+"""A recipe's whole mix Σ η·φ as one low-rank change of each weight: what an adapter can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from pv_merge.arithmetic.low_rank import (
+    LowRank,
+    concatenated,
+    low_rank_dot,
+    truncated,
+    truncated_product,
+)
+from pv_merge.arithmetic.measures import square_sum
+from pv_merge.arithmetic.preference import consensus, preference_vector
+from pv_merge.artifacts.weight_names import is_linear
+from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.recipe.inputs import Sources
+from pv_merge.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Σ η·φ of each weight that moves, as ``b @ a``."""
+
+    changes: dict[str, LowRank]
+    """By the weight's name; every scale is 1."""
+    relative_error: float = 0.0
+    """‖what truncation lost‖ / ‖Σ η·φ‖, over all weights; 0 where nothing was truncated."""
+    left_out: tuple[str, ...] = ()
+    """Weights that dense inputs move and no LoRA layer holds, such as norms; part of the error."""
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any weight."""
+        return max((change.a.shape[0] for change in self.changes.values()), default=0)
+
+
+def nonlinear_controls(recipe: Recipe) -> list[str]:
+    """Return a line for each setting under which the mix is not Σ η·φ, so that no adapter holds it."""
+    found = []
+    for name in recipe.preferences:
+        if recipe.setting(name, "density") not in (None, 1):
+            found.append(f"density (of {name})")
+        if recipe.setting(name, "max_relative_norm") is not None:
+            found.append(f"max_relative_norm (of {name})")
+    if len(recipe.preferences) > 1:
+        for key in ("sign_consensus", "interference"):
+            if getattr(recipe.parameters, key) != "none":
+                found.append(f"{key}: {getattr(recipe.parameters, key)}")
+    return [
+        f"{recipe.path}: {what} is not linear in the vectors, so no adapter can hold the mix; leave "
+        "it out, or merge with pv-merge run"
+        for what in found
+    ]
+
+
+def alone(recipe: Recipe, preference: str) -> dict[str, float]:
+    """Return eta 1 for ``preference`` and 0 for the others: what gives its φ by itself."""
+    return {name: float(name == preference) for name in recipe.preferences}
+
+
+def low_rank_mix(
+    sources: Sources,
+    etas: Mapping[str, float] | None = None,
+    rank: int | None = None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Mix:
+    """Return the recipe's mix; ``etas`` replace its own.
+
+    Adapters are concatenated, which is exact. With ``rank``, no weight keeps more than that: the
+    best approximation, whose error is told. Raises ``PvMergeError`` for controls that are not
+    linear and, without ``rank``, for inputs that are not low-rank.
+    """
+    raise_all(nonlinear_controls(sources.recipe))
+    names = sources.base.names
+    changes: dict[str, LowRank] = {}
+    left_out = []
+    square = lost = 0.0
+    for done, name in enumerate(names, start=1):
+        dense = sources.dense_inputs(name, etas)
+        if dense and rank is None:
+            raise PvMergeError(
+                f"{dense[0]}: holds whole weights, and an adapter holds low-rank changes; make a low-rank "
+                "vector of it (pv-merge extract --form low-rank), or say --rank R for a truncated one"
+            )
+        if dense:
+            assert rank is not None
+            phi = _dense(sources, name, etas)
+            if phi is not None:
+                size = square_sum(phi)
+                square += size
+                if is_linear(name, phi):
+                    a, b = truncated(phi, rank, None)
+                    changes[name] = LowRank(a, b, 1.0)
+                    lost += square_sum(phi - b @ a)
+                else:
+                    left_out.append(name)
+                    lost += size
+        else:
+            parts = sources.changes(name, etas)
+            if parts:
+                change = concatenated([(c, p.stored(parts[0][1].transposed)) for c, p in parts])
+                if rank is not None:
+                    square += low_rank_dot(change.a, change.b, change.a, change.b)
+                if rank is not None and change.a.shape[0] > rank:
+                    a, b, away = truncated_product(change.a, change.b, rank)
+                    change = replace(change, a=a, b=b)
+                    lost += away
+                changes[name] = change
+        advance(done, len(names))
+    if not changes:
+        raise PvMergeError(
+            f"{sources.recipe.path}: moves no weight that an adapter can hold; is every eta 0?"
+        )
+    return Mix(changes, (lost / square) ** 0.5 if square > 0 else 0.0, tuple(left_out))
+
+
+def _dense(sources: Sources, name: str, etas: Mapping[str, float] | None) -> Tensor | None:
+    """Return Σ η·φ of one weight in float32, or None where nothing moves."""
+    base = sources.base.tensor(name)
+    if not base.is_floating_point():
+        return None
+    steps = [
+        preference_vector(base, p.positives, p.negatives, p.vectors).mul_(p.eta)
+        for p in sources.preferences(name, etas)
+        if p.eta != 0
+    ]
+    phi = consensus(steps, "none") if steps else None
+    return phi if phi is not None and bool(phi.any()) else None

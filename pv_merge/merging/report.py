@@ -1,0 +1,54 @@
+"""The loss report of a merge that is already on disk, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pv_merge.arithmetic.blocks import block_steps, needs_whole_tensors, whole_tensor_steps
+from pv_merge.arithmetic.rounding import BLOCK
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.folders import write_json
+from pv_merge.errors import PvMergeError
+from pv_merge.merging.loss import REPORT_NAME, LossReport
+from pv_merge.recipe.inputs import Sources
+from pv_merge.recipe.recipe import read_recipe
+from pv_merge.version import __version__
+
+
+def report(
+    path: str | Path,
+    folder: str | Path,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Compare the model in ``folder`` with base and recipe; write and return the loss report.
+
+    ``advance`` is told (weights done, weights in all).
+    """
+    recipe = read_recipe(path)
+    sources, merged = Sources(recipe), Checkpoint(folder)
+    names = [name for name in sources.base.names if sources.base.infos[name].dtype[0] in "BF"]
+    missing = [name for name in names if name not in merged]
+    if missing:
+        raise PvMergeError(f"{folder}: lacks {missing[0]}; is it a merge of {path}?")
+    losses = LossReport(recipe.etas)
+    for done, name in enumerate(names, start=1):
+        base, out = sources.base.tensor(name).reshape(-1), merged.tensor(name).reshape(-1)
+        if base.shape != out.shape:
+            raise PvMergeError(
+                f"{folder}: {name} has another shape than the base's; is it a merge of {path}?"
+            )
+        active = [item.flat() for item in sources.preferences(name) if item.eta != 0]
+        if needs_whole_tensors(active, sources.controls):
+            active = whole_tensor_steps(base, active, sources.controls)
+        for start in range(0, base.numel(), BLOCK):
+            window = slice(start, start + BLOCK)
+            part = [item.window(window) for item in active]
+            steps = block_steps(base[window], part)
+            moved = {item.name: step for item, step in zip(part, steps, strict=True)}
+            losses.collect(name, losses.products(base[window], moved, out[window]))
+        advance(done, len(names))
+    result = losses.to_dict()
+    write_json(Path(folder) / REPORT_NAME, {**result, "pv_merge": __version__})
+    return result

@@ -1,0 +1,181 @@
+"""``pv-merge run``: a merge whose weights equal stock mergekit's, at the speed of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
+from pv_merge.artifacts.tensor_files import OutputFiles
+from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.merging.loss import REPORT_NAME, LossReport
+from pv_merge.merging.stream import Layout, Pass, Target
+from pv_merge.recipe.checks.check import check, protected_problems, raise_errors
+from pv_merge.recipe.checks.finding import Finding
+from pv_merge.recipe.inputs import Sources
+from pv_merge.recipe.recipe import read_recipe
+from pv_merge.version import __version__
+
+Advance = Callable[[int, int], None]
+Found = Callable[[list[Finding]], None]
+
+
+def run(
+    path: str | Path,
+    output: str | Path,
+    *,
+    report: bool = True,
+    threads: int | None = None,
+    device: str = "cpu",
+    found: Found = lambda findings: None,
+    advance: Advance = lambda done, total: None,
+) -> dict[str, Any]:
+    """Merge the recipe at ``path`` into the new folder ``output`` and return the loss report.
+
+    ``found`` is told the check's warnings and notes, ``advance`` (elements done, elements in all).
+    Raises ``PvMergeError`` with every error of the check, before anything is read in full; the
+    folder appears whole, by rename, or not at all.
+    """
+    target = Path(output)
+    refuse_existing(target)
+    refuse_absent(device)
+    sources = _open(path, found)
+    with new_folder(target) as work:
+        (result,) = _stream(sources, [({}, work, target.name)], report, threads, device, advance)
+    return result
+
+
+def run_grid(
+    path: str | Path,
+    output: str | Path,
+    points: Sequence[Mapping[str, float | None]],
+    *,
+    report: bool = True,
+    threads: int | None = None,
+    device: str = "cpu",
+    found: Found = lambda findings: None,
+    advance: Advance = lambda done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Merge the recipe for every point of etas in one read; return the reports by folder name.
+
+    Each point becomes a model in a folder of its own under the new folder ``output``, called after
+    its etas, such as ``helpful=0.5,polite=-1``, with the same bytes as a run of its own.
+    """
+    target = Path(output)
+    refuse_existing(target)
+    refuse_absent(device)
+    sources = _open(path, found)
+    for point in points:
+        sources.known(dict.fromkeys(point, 0.0))
+    negative = {label for point in points for label, value in point.items() if (value or 0) < 0}
+    raise_all([f"{path}: {line}" for line in protected_problems(sources.recipe, sorted(negative))])
+    with new_folder(target) as work:
+        places = []
+        for point in points:
+            etas = {label: value for label, value in point.items() if value is not None}
+            name = ",".join(f"{label}={value:g}" for label, value in etas.items())
+            (work / name).mkdir()
+            places.append((etas, work / name, name))
+        results = _stream(sources, places, report, threads, device, advance)
+    return {name: result for (_, _, name), result in zip(places, results, strict=True)}
+
+
+def refuse_absent(device: str) -> None:
+    """Raise ``PvMergeError`` for a device that PyTorch does not have here."""
+    if device == "cpu":
+        return
+    if device.partition(":")[0] != "cuda":
+        raise PvMergeError(f"--device {device}: expected cpu, cuda or cuda:N")
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise PvMergeError(
+            f"--device {device}: PyTorch cannot use it here ({line}); leave --device out for the CPU"
+        ) from None
+
+
+def _open(path: str | Path, found: Found) -> Sources:
+    findings = raise_errors(check(path))
+    found(findings)
+    recipe = read_recipe(path)
+    if recipe.other:
+        key = next(iter(recipe.other))
+        raise PvMergeError(
+            f"{path}: {key} changes the tokenizer, which only mergekit-yaml does; use it for this recipe"
+        )
+    return Sources(recipe)
+
+
+def _stream(
+    sources: Sources,
+    places: Sequence[tuple[dict[str, float], Path, str]],
+    report: bool,
+    threads: int | None,
+    device: str,
+    advance: Advance,
+) -> list[dict[str, Any]]:
+    """Write one model for each place, (etas, folder, name), in one pass; return their reports."""
+    layout = Layout(sources)
+    total = sum(p.elements for p in layout.places.values() if p.dtype.is_floating_point)
+    done = 0
+
+    def moved(elements: int) -> None:
+        nonlocal done
+        done += elements
+        advance(done, total)
+
+    targets: list[Target] = []
+    try:
+        for etas, folder, _ in places:
+            losses = LossReport({**sources.recipe.etas, **etas}) if report else None
+            targets.append(Target(etas, OutputFiles(folder, layout.tensors()), losses))
+        Pass(layout, targets, moved, threads, device).run()
+    except OSError as error:
+        raise PvMergeError(
+            f"{places[0][1].parent}: {error.strerror or error}; is the disk full?"
+        ) from None
+    finally:
+        for target in targets:
+            target.files.close()
+    results = []
+    for target, (etas, folder, name) in zip(targets, places, strict=True):
+        results.append(target.report.to_dict() if target.report else {})
+        companions(folder, name, sources, etas, results[-1])
+    return results
+
+
+def companions(
+    work: Path, name: str, sources: Sources, etas: Mapping[str, float], report: dict[str, Any]
+) -> None:
+    """Write what belongs beside the weights: config, tokenizer, recipe, report, card."""
+    recipe = sources.recipe
+    text = recipe.text_with(etas)
+    config = {**sources.base.config}
+    dtype = recipe.out_dtype or recipe.parameters.round_to or recipe.dtype
+    if dtype:
+        config.pop("torch_dtype", None)
+        config["dtype"] = dtype
+    write_json(work / "config.json", config)
+    sources.base.copy_companions(work)
+    (work / "mergekit_config.yml").write_text(text, encoding="utf-8")
+    if report:
+        write_json(work / REPORT_NAME, {**report, "pv_merge": __version__})
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [mergekit, merge, preference-vector]",
+        "---",
+        f"# {name}",
+        "",
+        "A merge by [preference vectors](https://arxiv.org/abs/2504.20106), made with `pv-merge run`.",
+        "",
+        "```yaml",
+        text.rstrip(),
+        "```",
+        "",
+    ]
+    (work / "README.md").write_text("\n".join(lines), encoding="utf-8")

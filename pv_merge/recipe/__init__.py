@@ -1,0 +1,1 @@
+"""A merge recipe: read, check, group, open."""

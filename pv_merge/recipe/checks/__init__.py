@@ -1,0 +1,1 @@
+"""Everything that can be wrong with a recipe, found before a weight is read in full."""

@@ -1,0 +1,78 @@
+"""Whether the inputs of a recipe were made from its base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pv_merge.artifacts.base_hash import HASHED_AT_ONCE
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.recipe.checks.finding import Finding
+from pv_merge.recipe.checks.inputs import CheckedInput
+from pv_merge.recipe.recipe import Recipe
+
+RELATED = 0.5
+"""Cosine of one matrix below which two models are not of one base: fine-tuning leaves it near 1,
+unrelated weights near 0."""
+
+
+def base_findings(
+    recipe: Recipe, inputs: list[CheckedInput], base: Checkpoint, deep: bool
+) -> Iterator[Finding]:
+    """Compare the bases that manifests name; where none does, a weight that few policies move."""
+    said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
+    if said:
+        from pv_merge.artifacts.base_hash import known_hash, weights_hash
+
+        size = sum(file.stat().st_size for file in base.files)
+        own = weights_hash(base) if deep or size <= HASHED_AT_ONCE else known_hash(base)
+        if own is None:
+            yield Finding(
+                "note",
+                f"{recipe.path}: {recipe.base_model} was not compared with the base that the manifests "
+                "name, which takes reading it; --deep does",
+            )
+            said = {}
+        for model, value in said.items():
+            if value != own:
+                yield Finding(
+                    "error",
+                    f"{recipe.path}: {model}: was made from another base than {recipe.base_model} (its manifest's hash of the base's weights differs)",
+                )
+    for item, entry in zip(inputs, recipe.inputs, strict=True):
+        plain = item.usable and not item.adapter and not item.is_vector
+        if not plain or item.base_sha256 or entry.parameters.polarity == "vector":
+            continue
+        name = _probe(base)
+        if name is None or name not in Checkpoint(item.folder):
+            continue
+        cosine = _probe_cosine(base, Checkpoint(item.folder), name)
+        if cosine < RELATED:
+            yield Finding(
+                "error",
+                f"{recipe.path}: {item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {recipe.base_model}?",
+            )
+
+
+def _probe(base: Checkpoint) -> str | None:
+    """Return the smallest matrix, which is cheap to compare and moves little in fine-tuning."""
+    matrices = [
+        name
+        for name, info in base.infos.items()
+        if len(info.shape) == 2 and info.dtype.startswith(("F", "BF"))
+    ]
+    return min(
+        matrices,
+        key=lambda name: (base.infos[name].shape[0] * base.infos[name].shape[1], name),
+        default=None,
+    )
+
+
+def _probe_cosine(base: Checkpoint, other: Checkpoint, name: str) -> float:
+    import torch
+
+    from pv_merge.arithmetic.measures import cosine
+
+    left, right = base.tensor(name), other.tensor(name)
+    if left.shape != right.shape:
+        return 0.0
+    return 1.0 if torch.equal(left, right) else cosine(left, right)
