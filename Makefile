@@ -89,10 +89,11 @@ test: $(READY)  ## run every test, those on a real model among them
 test-fast: $(READY)  ## run the tests that take about a minute and a half together
 	$(BIN)/python -m pytest -m "not slow"
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## ruff, mypy and the floors of the packages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)  ## let ruff format and mend the code
 	$(BIN)/ruff check --fix

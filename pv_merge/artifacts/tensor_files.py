@@ -16,6 +16,9 @@ from pv_merge.artifacts.byte_ranges import write_part
 from pv_merge.artifacts.checkpoint import INDEX_NAME
 from pv_merge.artifacts.folders import write_json
 
+SHARD_BYTES = 5 * 10**9
+"""Size at which a new file is begun, as transformers does."""
+
 
 class Place(NamedTuple):
     """Where an output tensor goes."""
@@ -115,9 +118,6 @@ def _shards(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]], limit: int)
         shards[-1].append(name)
         filled += size
     return shards
-
-
-SHARD_BYTES = 5 * 10**9
 
 
 class ShardWriter:
