@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from pv_merge.arithmetic.rounding import BLOCK, Rounder, RoundingMode
 STEP = BLOCK
 """Elements that a thread works on at a time. Smaller blocks fit its cache better, but then the threads
 wait for each other in the interpreter (measured: half of ``BLOCK`` takes 1.4 times as long)."""
+
+NotFinite = Literal["refuse", "keep_base"]
 
 Record = Callable[[Tensor, list[Tensor], Tensor], None]
 
@@ -49,6 +51,11 @@ class PreferenceInputs:
     """Fraction of φ's elements to keep, the largest in magnitude."""
     max_relative_norm: float | None = None
     """Upper bound on ‖η·φ‖ / ‖base‖ of this tensor."""
+
+    @property
+    def tensors(self) -> tuple[Any, ...]:
+        """All of its tensors."""
+        return self.positives + self.negatives + self.vectors
 
     def flat(self) -> PreferenceInputs:
         """Return the same with every tensor in one dimension."""
@@ -77,6 +84,8 @@ class Controls:
     rounding: RoundingMode = "stochastic"
     seed: int = 0
     """Seed of the noise of stochastic rounding."""
+    not_finite: NotFinite = "refuse"
+    """What is done about NaN and infinity: an error, or the base's value stays there."""
 
 
 class _Scratch(threading.local):
@@ -97,7 +106,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def merge(
+def merge_in_torch(
     base: Tensor,
     preferences: Sequence[PreferenceInputs],
     controls: Controls | None = None,
@@ -106,12 +115,7 @@ def merge(
     name: str = "",
     out: Tensor | None = None,
 ) -> Tensor:
-    """Return base + Σ η·φ (Eq. 4 and 5) with all controls, rounded to ``dtype``.
-
-    All tensors share one shape. ``name``, the tensor's name, and ``controls.seed`` seed the noise
-    of stochastic rounding. Where nothing moves, the base's exact bits stay if ``dtype`` is its own.
-    The result is written to ``out`` if that is given, contiguous and of ``dtype``.
-    """
+    """Do what ``merge`` does, block by block in torch: the reference, and the way on accelerators."""
     controls = controls or Controls()
     active = [item.flat() for item in preferences if item.eta != 0]
     result = out
@@ -157,14 +161,12 @@ def merge_block(
             step = _step(origin, item, 3 if change is not None else 1)
             change = step if change is None else change.add_(step)
     if change is not None and moves(change):
-        zeros = _negative_zeros(base)
-        still = None if zeros is None else zeros & (change == 0)
-        if out.dtype is torch.float32:
-            torch.add(change, origin, out=out)
+        # What does not move keeps its bits: adding +0 would turn −0 into +0.
+        values = torch.where(change == 0, origin, change + origin)
+        if base.dtype == out.dtype == torch.float64:
+            out.copy_(torch.where(values == origin, base, values.double()))
         else:
-            rounder.round(change.add_(origin), start, out)
-        if still is not None:
-            out.masked_fill_(still, -0.0)
+            rounder.round(values, start, out)
     elif base.dtype == out.dtype:
         out.copy_(base)
     else:
@@ -199,13 +201,6 @@ def _step(origin: Tensor, item: PreferenceInputs, number: int) -> Tensor:
         spare=_scratch.take(2, origin),
     )
     return phi.mul_(item.eta)
-
-
-def _negative_zeros(base: Tensor) -> Tensor | None:
-    """Return where a weight is −0, or None if none is: its bits are the least integer there is."""
-    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[base.element_size()]
-    bits, least = base.view(integer), torch.iinfo(integer).min
-    return bits == least if bits.numel() and int(bits.min()) == least else None
 
 
 def moves(change: Tensor) -> bool:

@@ -11,7 +11,8 @@ import torch
 from psutil import virtual_memory
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import PreferenceInputs, merge, moves
+from pv_merge.arithmetic.blocks import PreferenceInputs, moves
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.preference import preference_vector
 from pv_merge.errors import PvMergeError
 from pv_merge.live.weight_map import live_names

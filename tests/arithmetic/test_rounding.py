@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import Controls, PreferenceInputs, merge
+from pv_merge.arithmetic.blocks import Controls, PreferenceInputs
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.rounding import BLOCK, Rounder, RoundingMode
 
 BF16, F16 = torch.bfloat16, torch.float16

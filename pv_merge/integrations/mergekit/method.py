@@ -23,8 +23,9 @@ from mergekit.merge_methods.base import (
 from mergekit.merge_methods.easy_define import merge_method
 from pydantic import Field, ValidationError, WrapValidator
 
-from pv_merge.arithmetic.blocks import Controls, PreferenceInputs, merge
+from pv_merge.arithmetic.blocks import Controls, PreferenceInputs
 from pv_merge.arithmetic.dtypes import NARROW
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.preference import Interference, SignConsensus
 from pv_merge.arithmetic.rounding import RoundingMode
 from pv_merge.artifacts.manifest import said_in
