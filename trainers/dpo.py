@@ -87,22 +87,18 @@ class Inputs:
         self.settings = settings
         base = local_base(settings.base_model)
         self.tokenizer = load_tokenizer(settings.base_model)
-        self.data, self.tokens = self._load(settings.dataset, arguments, "train")
+        self.data, self.tokens = self._load(settings.dataset, arguments)
         self.held_out: Pairs | None = None
         self.held_out_tokens: Tokenized | None = None
         if settings.eval_dataset:
-            self.held_out, self.held_out_tokens = self._load(
-                settings.eval_dataset, arguments, "eval"
-            )
+            self.held_out, self.held_out_tokens = self._load(settings.eval_dataset, arguments)
         self.base_hash = ranks.on_main(lambda: weights_hash(base) if base else None)
         self.sft = made_by_sft(base.folder) if base else None
         self.store = self._open_store(arguments) if ranks.rank() == 0 else None
 
-    def _load(
-        self, dataset: PairsDataset, arguments: DPOConfig, name: str
-    ) -> tuple[Pairs, Tokenized]:
+    def _load(self, dataset: PairsDataset, arguments: DPOConfig) -> tuple[Pairs, Tokenized]:
         pairs = load_pairs(dataset)
-        return pairs, tokenize(pairs.pairs, self.tokenizer, arguments, dataset.path, name)
+        return pairs, tokenize(pairs.pairs, self.tokenizer, arguments, dataset.path)
 
     def _open_store(self, arguments: DPOConfig) -> ReferenceStore:
         settings = self.settings
