@@ -124,6 +124,9 @@ def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     facts = Facts(folder, title, kind, is_adapter(folder), base, manifest)
     if kind == "policy" and facts.protected and manifest.get("polarity") == "negative":
         facts.negative_protected = [str(manifest.get("preference"))]
+    against = ((manifest.get("dataset") or {}).get("synthetic") or {}).get("opposes")
+    if against and manifest.get("polarity") == "positive":
+        facts.negative_protected = [str(against)]
     return facts
 
 
