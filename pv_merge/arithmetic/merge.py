@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import Controls, PreferenceInputs, merge_in_torch
+from pv_merge.arithmetic.blocks import controlled, merge_in_torch
+from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 from pv_merge.arithmetic.views import fit_for_kernels, merge_tensor
 from pv_merge.errors import PvMergeError
 
 
 def merge(
     base: Tensor,
-    preferences: Sequence[PreferenceInputs],
+    preferences: Sequence[PreferenceInputs[Tensor]],
     controls: Controls | None = None,
     *,
     dtype: torch.dtype = torch.float32,
@@ -35,8 +36,9 @@ def merge(
     if result is None:
         result = torch.empty_like(base, dtype=dtype, memory_format=torch.contiguous_format)
     keep = controls.not_finite == "keep_base"
-    if fit_for_kernels([base, result, *(t for item in active for t in item.tensors)]):
-        bad = merge_tensor(base, active, controls, name, result, torch.get_num_threads())
+    if fit_for_kernels([base, result, *(t for item in active for t in item.parts)]):
+        formed = [_formed(base, item) if item.transforms else item for item in active]
+        bad = merge_tensor(base, formed, controls, name, result, torch.get_num_threads())
     else:
         merge_in_torch(base, active, controls, dtype=dtype, name=name, out=result)
         odd = ~result.isfinite()
@@ -48,7 +50,17 @@ def merge(
     return result
 
 
-def not_finite_problem(name: str, base: Tensor, preferences: Sequence[PreferenceInputs]) -> str:
+def _formed(base: Tensor, item: PreferenceInputs[Tensor]) -> PreferenceInputs[Tensor]:
+    """Return a preference as its φ, with the controls that kernels do not know applied."""
+    phi = controlled(base, item)
+    return PreferenceInputs(
+        item.name, item.eta, vectors=(phi,), max_relative_norm=item.max_relative_norm
+    )
+
+
+def not_finite_problem(
+    name: str, base: Tensor, preferences: Sequence[PreferenceInputs[Tensor]]
+) -> str:
     """Return a line that says which input of a tensor holds NaN or infinity."""
     held = [("the base", base)]
     for item in preferences:

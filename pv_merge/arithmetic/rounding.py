@@ -11,17 +11,14 @@ be repeated to the bit on any number of threads, in any order, on any device.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pv_merge.arithmetic.choices import RoundingMode, refuse_unknown
 from pv_merge.arithmetic.dtypes import DTYPE_NAMES, NARROW
 from pv_merge.arithmetic.noise import BITS, BLOCK, first_word, ring
-
-RoundingMode = Literal["stochastic", "nearest"]
-
 
 _F16_LARGEST = 65504.0
 _F16_SMALLEST_NORMAL = 2.0**-14
@@ -38,10 +35,11 @@ class Rounder:
     """Rounds the chunks of one tensor to ``dtype``.
 
     ``round`` may be called for chunks in any order; a chunk starts at a multiple of its length or
-    anywhere else: the noise belongs to the position.
+    anywhere else: the noise belongs to the position. Raises ``PvMergeError`` for an unknown mode.
     """
 
     def __init__(self, dtype: torch.dtype, mode: RoundingMode, seed: int, name: str) -> None:
+        refuse_unknown("rounding", mode, RoundingMode)
         self.dtype = dtype
         self.stochastic = mode == "stochastic" and dtype in NARROW.values()
         self._seed, self._name = seed, name

@@ -14,7 +14,7 @@ from pv_merge.arithmetic.surveys import inner_products
 from pv_merge.arithmetic.windows import NEGATIVE, POSITIVE, VECTOR, Flat, Inputs, Rules, Strength
 
 if TYPE_CHECKING:
-    from pv_merge.arithmetic.blocks import Controls, PreferenceInputs
+    from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 
 
 def fit_for_kernels(tensors: Sequence[Tensor]) -> bool:
@@ -30,7 +30,7 @@ def flat(tensor: Tensor) -> Flat:
     return Flat(whole.data_ptr(), DTYPE_NAMES[whole.dtype], whole)
 
 
-def inputs_of(base: Tensor, preferences: Sequence[PreferenceInputs]) -> Inputs:
+def inputs_of(base: Tensor, preferences: Sequence[PreferenceInputs[Tensor]]) -> Inputs:
     """Return the tensors of a merge as kernels take them."""
     groups = [
         [
@@ -47,14 +47,14 @@ def inputs_of(base: Tensor, preferences: Sequence[PreferenceInputs]) -> Inputs:
     return Inputs(flat(base), groups)
 
 
-def strengths_of(preferences: Sequence[PreferenceInputs]) -> list[Strength]:
+def strengths_of(preferences: Sequence[PreferenceInputs[Tensor]]) -> list[Strength]:
     """Return how strongly each preference counts."""
     return [Strength(item.eta, item.density, item.max_relative_norm) for item in preferences]
 
 
 def merge_tensor(
     base: Tensor,
-    preferences: Sequence[PreferenceInputs],
+    preferences: Sequence[PreferenceInputs[Tensor]],
     controls: Controls,
     name: str,
     out: Tensor,
