@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pv_merge.arithmetic import fused, surveys
 from pv_merge.arithmetic.blocks import merge_in_torch
-from pv_merge.arithmetic.kernels import ROW
+from pv_merge.arithmetic.kernel_shape import ROW
 from pv_merge.arithmetic.measures import square_sum
 from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.noise import BLOCK
