@@ -8,13 +8,23 @@ import torch
 from torch import Tensor
 
 from pv_merge.arithmetic.noise import BLOCK
+from pv_merge.arithmetic.views import fit_for_kernels, products
 
 LANES = 1024
 """Sums that run side by side."""
 
 
 def square_sum(tensor: Tensor, other: Tensor | None = None) -> float:
-    """Return Σ tensor² (or Σ tensor·other) in float64.
+    """Return Σ tensor² (or Σ tensor·other) in float64: by kernels on a CPU, to the same bits."""
+    pair = [tensor] if other is None else [tensor, other]
+    # What is wider than float32 stays so.
+    if fit_for_kernels(pair) and all(part.dtype is not torch.float64 for part in pair):
+        return products(pair, [(0, len(pair) - 1)])[0]
+    return square_sum_in_torch(tensor, other)
+
+
+def square_sum_in_torch(tensor: Tensor, other: Tensor | None = None) -> float:
+    """Return Σ tensor² (or Σ tensor·other) in float64: the reference.
 
     Rows of 1024 elements are added up place by place, then the places, half to half, so that the
     result is the same for any number of threads and on any device. Kernels add in the same order.

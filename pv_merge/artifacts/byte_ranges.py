@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ import numpy as np
 from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
+
+_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -149,6 +152,42 @@ class Files:
         for file in self._open.values():
             file.close()
         self._open.clear()
+
+
+def read_bytes(place: Range) -> np.ndarray:
+    """Return all bytes of a tensor."""
+    found = np.empty(place.nbytes, np.uint8)
+    file = OpenFile(place.path)
+    try:
+        file.read_into(found.data, place.offset)
+    finally:
+        file.close()
+    return found
+
+
+def parts_of(place: Range, size: int = 1 << 22) -> Iterator[memoryview]:
+    """Yield a tensor's bytes, some millions at a time; each part lasts until the next."""
+    buffer = np.empty(min(size, place.nbytes), np.uint8)
+    file = OpenFile(place.path)
+    try:
+        for start in range(0, place.nbytes, size):
+            part = buffer.data[: min(size, place.nbytes - start)]
+            file.read_into(part, place.offset + start)
+            yield part
+    finally:
+        file.close()
+
+
+def read_float32(place: Range) -> np.ndarray:
+    """Return a tensor in float32, which holds bfloat16 and float16 exactly, in its shape."""
+    raw = read_bytes(place)
+    if place.dtype == "BF16":
+        values = (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    elif place.dtype in _NUMPY:
+        values = raw.view(_NUMPY[place.dtype]).astype(np.float32, copy=False)
+    else:
+        raise PvMergeError(f"{place.path}: holds {place.dtype} where weights are expected")
+    return values.reshape(place.shape)
 
 
 class Memory(threading.local):

@@ -21,7 +21,7 @@ from pv_merge.cli import main
 try:
     main(sys.argv[1:])
 finally:
-    heavy = ("torch", "transformers", "mergekit", "peft", "scipy", "matplotlib")
+    heavy = ("torch", "transformers", "mergekit", "peft", "matplotlib")
     print("loaded:", [name for name in heavy if name in sys.modules])
 """
 
