@@ -232,5 +232,5 @@ def test_whole_numbers_are_refused_unless_they_are_equal_buffers(dtype: torch.dt
         (numbers, numbers.float()),
         (numbers.float(), numbers),
     ):
-        with pytest.raises(PvMergeError, match="w: an input is stored as .* whole numbers are no"):
+        with pytest.raises(PvMergeError, match=r"w: an input is stored as .* whole numbers are no"):
             merge(base, [PreferenceInputs("a", 0.5, (policy,))], dtype=base.dtype, name="w")
