@@ -68,13 +68,3 @@ def write_json(path: Path, data: Any) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Return the JSON value in ``path``; ``PvMergeError`` if it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PvMergeError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise PvMergeError(f"{path}: not valid JSON ({error}); was it cut short?") from None

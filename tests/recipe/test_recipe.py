@@ -275,9 +275,9 @@ def test_all_at_once(document: Document, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("models: [", "not valid YAML"),
-        ("- a\n- b\n", "expected keys such as merge_method:, got list"),
-        ("", "expected keys such as merge_method:, got NoneType"),
-        ("just words", "expected keys such as merge_method:, got str"),
+        ("- a\n- b\n", "expected keys such as base_model:, got a list"),
+        ("", "expected keys such as base_model:, got nothing"),
+        ("just words", "expected keys such as base_model:, got text"),
     ],
 )
 def test_not_a_recipe(text: str, message: str, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_not_a_recipe(text: str, message: str, tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(PvMergeError, match=r"none\.yml: no such file"):
         read_recipe(tmp_path / "none.yml")
-    with pytest.raises(PvMergeError, match="not valid YAML"):
+    with pytest.raises(PvMergeError, match="is a folder, not a file"):
         read_recipe(tmp_path)
 
 

@@ -1,10 +1,11 @@
-"""Names on the Hub where a folder is expected: ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``."""
+"""What a text means where a model is named: a folder, ``NAMESPACE/NAME@REVISION``, ``BASE+LORA``."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category
 
 from pv_merge.errors import PvMergeError
 
@@ -54,6 +55,57 @@ FOLDERS = frozenset(
 
 CODE_FILES = ("*.py",)
 """What is downloaded besides where remote code is asked for."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model as a recipe names it: a folder or a name on the Hub, by itself or as an adapter."""
+
+    text: str
+    """As it was written."""
+    name: str
+    """The folder or the name on the Hub, of the adapter where it is one over a base."""
+    base: str | None = None
+    """What stands before the ``+``; None without one."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def over_base(self) -> bool:
+        """Whether it was written ``BASE+LORA``."""
+        return self.base is not None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders or names on the Hub that it names: the base, if there is one, and its own."""
+        return (self.name,) if self.base is None else (self.base, self.name)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of ``name``; a repository is downloaded where it is not in the Hub's cache."""
+        return local_folder(self.name)
+
+    @property
+    def cached(self) -> Path | None:
+        """The folder of ``name`` if it is here or in the Hub's cache, else None."""
+        return cached_folder(self.name)
+
+
+def parse_reference(text: str) -> Reference:
+    """Return what ``text`` names. ``PvMergeError`` if it is no ``NAME`` or ``BASE+LORA``, as in mergekit."""
+    if any(category(char) in ("Cc", "Cs") for char in text):
+        raise PvMergeError(f"{text!r}: holds a character that cannot stand in a name")
+    base, plus, name = text.partition("+")
+    if not plus:
+        if not text:
+            raise PvMergeError("a model's name is empty; expected a folder or a name on the Hub")
+        return Reference(text, text)
+    if not base or not name or "+" in name:
+        raise PvMergeError(
+            f"{text}: expected BASE+ADAPTER, one of each (mergekit takes no folder with + in its name)"
+        )
+    return Reference(text, name, base)
 
 
 @dataclass(frozen=True)
@@ -115,6 +167,15 @@ def loadable(name: str) -> str:
     ``NAMESPACE/NAME@REVISION`` is a way to write of ours; anything else is handed through.
     """
     return str(local_folder(name)) if is_hub_name(name) else name
+
+
+def without_revision(name: str) -> str:
+    """Return the name that an adapter's config has for its base: PEFT keeps the revision apart.
+
+    A folder is handed through.
+    """
+    parsed = parse_hub_name(name) if is_hub_name(name) else None
+    return parsed.repo if parsed else name
 
 
 def cached_folder(name: str | Path) -> Path | None:
