@@ -103,4 +103,4 @@ def _absent(path: Path, verb: str) -> str:
         if place.is_symlink() and not place.exists():
             what = "is" if place == path else f"{place} is"
             return f"{what} a link to {place.readlink()}, which does not exist"
-    return "no such file" if verb == "read" else "cannot be written: a folder on the way is gone"
+    return "cannot be written: a folder on the way is gone" if verb == "written" else "no such file"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, StrictBool
 
+from pv_merge.artifacts.names import name_problem
 from pv_merge.data.documents import read_object, validated
 from pv_merge.errors import PvMergeError
 
@@ -117,6 +118,9 @@ def parse_manifest(data: dict[str, Any], where: object) -> Manifest:
             f"{where}: has format {found.format}, this version of pv-merge reads up to {FORMAT}; "
             "was it written by a later one?"
         )
+    problem = None if found.preference is None else name_problem(found.preference)
+    if problem is not None:
+        raise PvMergeError(f"{where}: preference: {problem}")
     found._data = data
     return found
 

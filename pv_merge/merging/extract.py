@@ -16,6 +16,7 @@ from pv_merge.artifacts.base_hash import same_base, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST
+from pv_merge.artifacts.names import checked_name
 from pv_merge.artifacts.policy import Policy
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.artifacts.reference import local_folder, without_revision
@@ -178,7 +179,7 @@ def _preference_name(sides: tuple[Policy, Policy], options: Options) -> str:
     name = options.name or sides[0].manifest.preference or sides[1].manifest.preference
     if not name:
         raise PvMergeError("neither policy's manifest names the preference; say --name NAME")
-    return str(name)
+    return checked_name(name)
 
 
 def _origin(side: Policy) -> dict[str, Any]:

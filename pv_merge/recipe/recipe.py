@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pv_merge.artifacts.names import name_problem
 from pv_merge.data.documents import YAML_BYTES, parse_yaml, read_text
 from pv_merge.errors import raise_all, unknown_keys
 from pv_merge.recipe.grouping import InputSettings, settings_problems
@@ -201,6 +202,10 @@ _KEYS = frozenset(
 def _input_problems(recipe: Recipe) -> list[str]:
     """Check what the text says of the inputs: roles, etas and their agreement."""
     problems = _duplicates(recipe.inputs, str(recipe.path))
+    names = dict.fromkeys(item.parameters.preference for item in recipe.inputs)
+    problems += [
+        f"{recipe.path}: {line}" for name in names if name and (line := name_problem(name))
+    ]
     plain = [
         InputSettings(
             item.model,

@@ -24,6 +24,7 @@ from pv_merge.errors import PvMergeError
     ("data", "line"),
     [
         ({"preference": 5}, "preference: expected a valid string, got 5"),
+        ({"preference": "../../x"}, "preference: '../../x' cannot be the name of a preference"),
         ({"polarity": "both"}, "polarity: expected 'positive' or 'negative', got 'both'"),
         ({"protected": "no"}, "protected: expected a valid boolean, got 'no'"),
         ({"base": "x"}, "base: "),

@@ -332,3 +332,12 @@ def test_eta_of_a_wrong_form_is_no_traceback(eta: Any, document: Document, tmp_p
         assert "eta" in error.message
     else:
         found.settings_for("model.norm.weight", 0.5)
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "../../x", "a,b", "a=b", "..", "x" * 101, "a\nb"])
+def test_names_that_would_become_paths_are_errors_of_the_recipe(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "r.yml"
+    inputs = [("./p", {"preference": name, "polarity": "positive", "eta": 1.0})]
+    path.write_text(yaml.safe_dump(recipe("./base", inputs)))
+    with pytest.raises(PvMergeError, match="cannot be the name of a preference"):
+        read_recipe(path)
