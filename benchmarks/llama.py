@@ -22,8 +22,8 @@ from torch import Tensor
 from benchmarks.commands import command_line
 from benchmarks.gguf_base import write_base
 from benchmarks.llama_engine import llama_logits, llama_python
+from pv_merge.data.encoding import encode_prompt
 from pv_merge.integrations.llama_cpp import export_gguf
-from pv_merge.live.prompt import encode_prompt
 from pv_merge.live.subject import Subject, load_subject
 from pv_merge.live.weights import LiveMerge
 from pv_merge.recipe.opening import open_recipe

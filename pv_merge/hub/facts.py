@@ -129,6 +129,9 @@ def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     facts = Facts(folder, title, kind, is_adapter(folder), base, manifest.data)
     if kind == "policy" and facts.protected and manifest.polarity == "negative":
         facts.negative_protected = [str(manifest.preference)]
+    against = ((manifest.data.get("dataset") or {}).get("synthetic") or {}).get("opposes")
+    if against and manifest.polarity == "positive":
+        facts.negative_protected = [str(against)]
     return facts
 
 
