@@ -7,7 +7,6 @@ reads and writes, where the system has them, go on in all threads at the same ti
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -51,28 +50,14 @@ class Range(NamedTuple):
 
 def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
     """Return the place of every tensor of a checkpoint."""
-    _ = checkpoint.names  # has the library check every file first
     found: dict[str, Range] = {}
-    for path in checkpoint.files:
-        found |= ranges_in(path)
-    return found
-
-
-def ranges_in(path: Path) -> dict[str, Range]:
-    """Return the place of every tensor of one file, which the library has checked before."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    found = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in SIZES:
-            raise PvMergeError(
-                f"{path}: {name} is stored as {entry['dtype']}, which cannot be merged"
-            )
-        start = 8 + length + entry["data_offsets"][0]
-        found[name] = Range(path, start, entry["dtype"], tuple(entry["shape"]))
+    for part in checkpoint.parts:
+        for name, info in part.infos.items():
+            if info.dtype not in SIZES:
+                raise PvMergeError(
+                    f"{part.path}: {name} is stored as {info.dtype}, which cannot be merged"
+                )
+            found[name] = Range(part.path, info.offset, info.dtype, info.shape)
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pv_merge.artifacts.base_hash import HASHED_AT_ONCE, known_hash, weights_hash
+from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
 from pv_merge.artifacts.byte_ranges import ranges, read_float32
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic
@@ -24,8 +24,7 @@ def base_findings(
     """Compare the bases that manifests name; where none does, a weight that few policies move."""
     said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
     if said:
-        size = sum(file.stat().st_size for file in base.files)
-        own = weights_hash(base) if deep or size <= HASHED_AT_ONCE else known_hash(base)
+        own = weights_hash(base) if deep else cheap_hash(base)
         if own is None:
             yield note(
                 f"{base_model} was not compared with the base that the manifests "
@@ -33,12 +32,11 @@ def base_findings(
                 Topic.BASE,
             )
             said = {}
-        for model, value in said.items():
-            if value != own:
-                yield error(
-                    f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
-                    Topic.BASE,
-                )
+        for model in from_other_bases(said, own or ""):
+            yield error(
+                f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
+                Topic.BASE,
+            )
     for item in inputs:
         if (
             item.checkpoint is None
