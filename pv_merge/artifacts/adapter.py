@@ -6,19 +6,30 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from pv_merge.arithmetic.dtypes import dtype_named
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pv_merge.arithmetic.low_rank_rows import Factors
+
 PREFIX = "base_model.model."
+
+
+class _Pair(NamedTuple):
+    """A and B of one module, by their names in the file."""
+
+    first: str
+    second: str
+    transposed: bool
+    embedding: bool
 
 
 class Adapter:
@@ -77,10 +88,24 @@ class Adapter:
     @cached_property
     def modules(self) -> dict[str, LowRank]:
         """The change of each adapted module, by the module's name in the base model."""
-        found: dict[str, LowRank] = {}
-        used: set[str] = set()
-        for key in sorted(self._tensors):
-            if not key.endswith(".lora_A.weight") and not key.endswith(".lora_embedding_A"):
+        tensors = self._tensors
+        return {
+            module: LowRank(
+                tensors[pair.first],
+                tensors[pair.second],
+                self._scale(module),
+                pair.transposed,
+                pair.embedding,
+            )
+            for module, pair in self._pairs(tensors).items()
+        }
+
+    def _pairs(self, keys: Iterable[str]) -> dict[str, _Pair]:
+        """Return A and B of each module, by the module's name in the base model."""
+        names = set(keys)
+        found: dict[str, _Pair] = {}
+        for key in sorted(names):
+            if not key.endswith((".lora_A.weight", ".lora_embedding_A")):
                 continue
             embedding = key.endswith(".lora_embedding_A")
             other = (
@@ -88,19 +113,13 @@ class Adapter:
                 if embedding
                 else key.replace(".lora_A.", ".lora_B.")
             )
-            if other not in self._tensors:
+            if other not in names:
                 raise PvMergeError(f"{self.folder}: {key} has no {other}; is the file whole?")
             module = key.removeprefix(PREFIX).rpartition(".lora_")[0]
-            used |= {key, other}
             # An embedding's A and B are stored for a lookup: its weight changes by (B @ A)ᵀ.
-            found[module] = LowRank(
-                self._tensors[key],
-                self._tensors[other],
-                self._scale(module),
-                embedding or bool(self.config.get("fan_in_fan_out")),
-                embedding,
-            )
-        rest = sorted(set(self._tensors) - used)
+            flipped = embedding or bool(self.config.get("fan_in_fan_out"))
+            found[module] = _Pair(key, other, flipped, embedding)
+        rest = sorted(names - {key for p in found.values() for key in (p.first, p.second)})
         if rest:
             raise PvMergeError(
                 f"{self.folder}: also holds {rest[0]}, which is not low-rank "
@@ -109,6 +128,24 @@ class Adapter:
         if not found:
             raise PvMergeError(f"{self.folder}: holds no LoRA weights")
         return found
+
+    @cached_property
+    def factors(self) -> dict[str, Factors]:
+        """The same change of each module in float32, without torch."""
+        from pv_merge.arithmetic.low_rank_rows import Factors
+        from pv_merge.artifacts.byte_ranges import ranges_in, read_float32
+        from pv_merge.artifacts.weights_file import WeightsFile
+
+        places = ranges_in(WeightsFile(self.folder / ADAPTER_WEIGHTS))
+        return {
+            module: Factors(
+                read_float32(places[pair.first]),
+                read_float32(places[pair.second]),
+                self._scale(module),
+                pair.transposed,
+            )
+            for module, pair in self._pairs(places).items()
+        }
 
     def _scale(self, module: str) -> float:
         rank = _pattern(self.config.get("rank_pattern") or {}, module, self.config["r"])
@@ -137,6 +174,8 @@ def peft_tensors(
     Every module gets ``rank``, padded with zeros, and scale 1 (it goes into B), since engines know
     neither a rank nor a scale of each module's own.
     """
+    import torch
+
     tensors = {}
     for name, change in changes.items():
         module = f"{PREFIX}{name.removesuffix('.weight')}"
@@ -192,6 +231,8 @@ def write_low_rank(
         name: change if change.embedding else change.stored(transposed)
         for name, change in changes.items()
     }
+    from pv_merge.arithmetic.dtypes import dtype_named
+
     tensors = peft_tensors(held, rank, dtype_named(dtype))
     save_file(tensors, work / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = peft_config(rank, base_name, target_modules(changes, base), transposed)
