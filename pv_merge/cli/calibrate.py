@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pv_merge.evaluation.measures.build import build_measures, measure_options
+from pv_merge.cli.measures import measure_options
 
 
 @click.command()
@@ -80,6 +80,8 @@ def command(
     recipe = read_recipe(recipe_path)
     axes = read_ranges(ranges, recipe.preferences)
     constraints = [read_constraint(text) for text in subject_to]
+    from pv_merge.evaluation.measures.registry import build_measures
+
     measures = build_measures(**options)
     known = [name for measure in measures for name in measure.labels()]
     if not known:

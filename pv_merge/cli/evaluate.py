@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pv_merge.evaluation.measures.build import build_measures, measure_options
+from pv_merge.cli.measures import measure_options
 
 
 @click.command()
@@ -56,6 +56,8 @@ def command(
         raise PvMergeError(
             f"-o {output}: expected a .json file; the .jsonl beside it keeps the parts"
         )
+    from pv_merge.evaluation.measures.registry import build_measures
+
     measures = build_measures(**options)
     if not measures:
         raise PvMergeError(

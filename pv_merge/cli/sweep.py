@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pv_merge.evaluation.measures.build import build_measures, measure_options
+from pv_merge.cli.measures import measure_options
 
 
 @click.command()
@@ -64,6 +64,8 @@ def command(
 
     recipe = read_recipe(recipe_path)
     axes = read_axes(etas, recipe.preferences)
+    from pv_merge.evaluation.measures.registry import build_measures
+
     measures = build_measures(**options)
     if not measures and not prompts:
         raise PvMergeError("nothing to measure: give --pairs NAME=FILE or --prompt TEXT")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,12 @@ def read_prompts(place: str, limit: int | None = None) -> list[Prompt]:
     if not prompts:
         raise PvMergeError(f"{path}: holds no prompts")
     return prompts if limit is None else _first(prompts, limit)
+
+
+def prompts_hash(prompts: Sequence[Prompt]) -> str:
+    """Return the SHA-256 of prompts with their labels, in order."""
+    rows = [[prompt.text, prompt.answerable] for prompt in prompts]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def _first(prompts: list[Prompt], limit: int) -> list[Prompt]:

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.journal import Journal, Point, point_key
 from pv_merge.evaluation.measure import Advance, Measure
 from pv_merge.evaluation.statistics import Estimate
+from pv_merge.live.live_eta import LiveEta
 from pv_merge.live.subject import Subject
-
-
-class Setter(Protocol):
-    """What writes eta into the live model: ``pv_merge.live.weights.LiveMerge``."""
-
-    def set(self, etas: Mapping[str, float]) -> None:
-        """Write base + Σ eta·phi."""
-
-    def restore(self) -> None:
-        """Copy the base back."""
 
 
 class Bench:
     """A live model, its measures, and the journal of what they gave."""
 
     def __init__(
-        self, subject: Subject, live: Setter, measures: Sequence[Measure], journal: Journal
+        self, subject: Subject, live: LiveEta, measures: Sequence[Measure], journal: Journal
     ) -> None:
         names = [measure.name for measure in measures]
         for name in names:
@@ -113,7 +104,7 @@ class Bench:
             return
         self._now = None
         if all(value == 0 for value in point.values()):
-            self.live.restore()
+            self.live.reset()
         else:
             self.live.set({name: value for name, value in point.items() if value is not None})
         self._now = key

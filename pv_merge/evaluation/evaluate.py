@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,11 @@ from pv_merge.evaluation.journal import Journal, Point
 from pv_merge.evaluation.measure import Advance, Measure
 from pv_merge.evaluation.session import open_bench
 from pv_merge.evaluation.statistics import Estimate
+from pv_merge.live.live_eta import StandingStill
 from pv_merge.live.subject import load_subject
 from pv_merge.recipe.grid import base_point
 
 Started = Callable[[int], None]
-
-
-class Still:
-    """Stands in for a live merge where the model stays as it is."""
-
-    def set(self, etas: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def restore(self) -> None:
-        """Do nothing."""
 
 
 def evaluate_recipe(
@@ -69,11 +60,11 @@ def evaluate_model(
     base: Point = {f"base {model_hash(base_name)}": 0.0} if base_name else {}
     compared = [measure for measure in measures if measure.needs_base] if base_name else []
     if base_name and any(record.get(base, measure.name) is None for measure in compared):
-        bench = Bench(load_subject(base_name), Still(), compared, record)
+        bench = Bench(load_subject(base_name), StandingStill(), compared, record)
         started(bench.missing([base]))
         bench.take(base, base, advance)
         del bench
-    bench = Bench(load_subject(name, base_name), Still(), measures, record)
+    bench = Bench(load_subject(name, base_name), StandingStill(), measures, record)
     started(bench.missing([point]))
     bench.take(point, base, advance)
     # Without a base there is nothing to compare with; a model is not its own reference.

@@ -10,6 +10,8 @@ from pv_merge.artifacts.provenance import file_hash
 from pv_merge.data.encoding import Encoded
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import Advance, Parts
+from pv_merge.evaluation.measures.capability import CAPABILITY, is_text, named_path
+from pv_merge.evaluation.measures.registry import MeasureKind
 from pv_merge.evaluation.statistics import Estimate, bootstrap
 from pv_merge.live.subject import Subject
 
@@ -89,3 +91,10 @@ class PerplexityMeasure:
         if len(windows[0]) < 2:
             raise PvMergeError(f"{self.path}: is a single token; give it more text")
         return Scorer([Encoded(tuple(window), 1) for window in windows])
+
+
+PERPLEXITY = MeasureKind(
+    CAPABILITY,
+    lambda text, said: PerplexityMeasure(*named_path(text, "perplexity"), said["limit"]),
+    accepts=is_text,
+)

@@ -19,7 +19,7 @@ from pv_merge.live.chat.session import SIDES, ChatSession, Side
 
 def talk(session: ChatSession, console: Console) -> None:
     """Read lines until they end: each is a command or a question to both sides."""
-    console.print(Text(f"base | mix: {etas_text(session.mix.etas)}; /help shows the commands"))
+    console.print(Text(f"base | mix: {etas_text(session.etas)}; /help shows the commands"))
     try:
         for line in typed_lines(console, session.mix.recipe.preferences):
             if not line:
@@ -38,7 +38,7 @@ def talk(session: ChatSession, console: Console) -> None:
 def show_answers(session: ChatSession, question: str, console: Console) -> None:
     """Ask both sides and show their answers side by side, while they are being made."""
     said: dict[Side, str] = {}
-    titles: dict[Side, str] = {"base": "base", "mix": f"mix: {etas_text(session.mix.etas)}"}
+    titles: dict[Side, str] = {"base": "base", "mix": f"mix: {etas_text(session.etas)}"}
 
     def columns() -> Table:
         grid = Table.grid(expand=True)
