@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,57 +53,31 @@ def command(
     """
     from rich.console import Console
 
-    from pv_merge.artifacts.provenance import command_line, versions
-    from pv_merge.errors import PvMergeError
-    from pv_merge.evaluation.measures.answers import AnswersMeasure
-    from pv_merge.evaluation.session import open_bench, progress_bar
-    from pv_merge.evaluation.sweep.pictures import draw
-    from pv_merge.evaluation.sweep.report import print_tables, write
-    from pv_merge.evaluation.sweep.sweep import run_sweep
+    from pv_merge.cli.progress import counted
+    from pv_merge.evaluation.measures.registry import build_measures
+    from pv_merge.evaluation.sweep.report import print_tables
+    from pv_merge.evaluation.sweep.sweep import sweep
     from pv_merge.recipe.grid import read_axes
     from pv_merge.recipe.recipe import read_recipe
 
-    recipe = read_recipe(recipe_path)
-    axes = read_axes(etas, recipe.preferences)
-    from pv_merge.evaluation.measures.registry import build_measures
-
-    measures = build_measures(**options)
-    if not measures and not prompts:
-        raise PvMergeError("nothing to measure: give --pairs NAME=FILE or --prompt TEXT")
-    answers = AnswersMeasure(prompts) if prompts else None
-    console = Console()
-    with (
-        open_bench(
-            recipe, [*measures, *([answers] if answers else [])], folder / "results.jsonl"
-        ) as bench,
-        progress_bar(console) as bar,
-    ):
-        task = bar.add_task("measuring", total=None)
-        result = run_sweep(
-            bench,
+    axes = read_axes(etas, read_recipe(recipe_path).preferences)
+    measures, console = build_measures(**options), Console()
+    with counted(console) as bar:
+        result = sweep(
+            recipe_path,
             axes,
-            recipe.etas,
-            answers,
-            yes,
-            advance=lambda count: bar.advance(task, count),
-            started=lambda total: bar.update(
-                task, total=max(total, 1), completed=0 if total else 1
-            ),
-            finished=lambda point, figures: bar.update(task, description=_at(point, axes)),
+            folder,
+            measures,
+            prompts=prompts,
+            yes=yes,
+            started=bar.started,
+            advance=bar.advance,
+            finished=lambda point, _: bar.describe(f"after {_named(point, axes)}"),
         )
-        result.prompts = list(prompts)
-    provenance = {
-        "recipe": str(recipe_path),
-        "command": command_line(),
-        "versions": versions(),
-        "seed": 0,
-        "measures": {measure.name: measure.identity() for measure in bench.measures},
-    }
-    pictures = draw(result, folder)
-    report = write(result, folder, pictures, provenance)
     print_tables(result, console)
-    console.print(f"\n{report} holds all of it, with {len(pictures)} pictures.", highlight=False)
+    count = len(result.pictures)
+    console.print(f"\n{result.report} holds all of it, with {count} pictures.", highlight=False)
 
 
-def _at(point: Any, axes: Any) -> str:
-    return "after " + ", ".join(f"{name} {point[name]:g}" for name in axes)
+def _named(point: Mapping[str, float | None], axes: Iterable[str]) -> str:
+    return ", ".join(f"{name} {point[name]:g}" for name in axes)
