@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--maximize", metavar="FIGURE", help="What should be large, such as a name given to --pairs."
 )
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 )
 @measure_options
 def command(
-    recipe_path: Path,
+    recipe: Path,
     maximize: str | None,
     minimize: str | None,
     subject_to: tuple[str, ...],
@@ -76,28 +76,27 @@ def command(
     from pv_merge.evaluation.calibrate.goal import read_ranges
     from pv_merge.evaluation.measures.registry import build_measures
 
-    console = Console()
+    measures, console = build_measures(**options), Console()
     with counted(console) as bar:
         result = calibrate(
-            recipe_path,
-            folder,
-            build_measures(**options),
+            *(recipe, folder, measures),
             maximize=maximize,
             minimize=minimize,
             subject_to=subject_to,
             ranges=read_ranges(ranges),
             evaluations=evaluations,
-            started=bar.started,
-            advance=bar.advance,
-            told=lambda trial: _print_trial(trial, str(maximize or minimize), subject_to, console),
+            progress=bar,
+            told=lambda trial: _print_trial(trial, maximize or minimize, subject_to, console),
         )
     _print(result, console)
 
 
-def _print_trial(trial: Trial, goal: str, subject_to: Sequence[str], console: Console) -> None:
+def _print_trial(
+    trial: Trial, goal: str | None, subject_to: Sequence[str], console: Console
+) -> None:
     from pv_merge.evaluation.calibrate.goal import read_constraint
 
-    names = dict.fromkeys([goal, *(read_constraint(text).figure for text in subject_to)])
+    names = dict.fromkeys([str(goal), *(read_constraint(text).figure for text in subject_to)])
     figures = ", ".join(f"{name} {trial.figures[name]}" for name in names)
     state = "" if trial.allowed else "  not allowed"
     console.print(f"{_named(trial.eta)}: {figures}{state}", highlight=False, markup=False)

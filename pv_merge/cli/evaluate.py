@@ -58,8 +58,7 @@ def command(
             build_measures(**options),
             etas=given,
             base=base,
-            started=bar.started,
-            advance=bar.advance,
+            progress=bar,
         )
     _print(result, model, console)
     console.print(f"written to {output}", highlight=False)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pv_merge.cli.measures import measure_options
 
+if TYPE_CHECKING:
+    from pv_merge.cli.progress import Counted
+    from pv_merge.evaluation.journal import Point
+    from pv_merge.evaluation.statistics import Estimate
+    from pv_merge.evaluation.sweep.sweep import Finished
+
 
 @click.command()
-@click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--eta",
     "etas",
@@ -34,7 +40,7 @@ from pv_merge.cli.measures import measure_options
 @click.option("--yes", is_flag=True, help="Measure a grid of more than 64 points.")
 @measure_options
 def command(
-    recipe_path: Path,
+    recipe: Path,
     etas: tuple[str, ...],
     prompts: tuple[str, ...],
     folder: Path,
@@ -60,24 +66,23 @@ def command(
     from pv_merge.recipe.grid import read_axes
     from pv_merge.recipe.recipe import read_recipe
 
-    axes = read_axes(etas, read_recipe(recipe_path).preferences)
+    axes = read_axes(etas, read_recipe(recipe).preferences)
     measures, console = build_measures(**options), Console()
     with counted(console) as bar:
-        result = sweep(
-            recipe_path,
-            axes,
-            folder,
-            measures,
-            prompts=prompts,
-            yes=yes,
-            started=bar.started,
-            advance=bar.advance,
-            finished=lambda point, _: bar.describe(f"after {_named(point, axes)}"),
-        )
+        said: dict[str, Any] = {
+            "prompts": prompts,
+            "yes": yes,
+            "progress": bar,
+            "finished": _after(bar, axes),
+        }
+        result = sweep(recipe, axes, folder, measures, **said)
     print_tables(result, console)
     count = len(result.pictures)
     console.print(f"\n{result.report} holds all of it, with {count} pictures.", highlight=False)
 
 
-def _named(point: Mapping[str, float | None], axes: Iterable[str]) -> str:
-    return ", ".join(f"{name} {point[name]:g}" for name in axes)
+def _after(bar: Counted, axes: Iterable[str]) -> Finished:
+    def say(point: Point, figures: Mapping[str, Estimate]) -> None:
+        bar.describe("after " + ", ".join(f"{name} {point[name]:g}" for name in axes))
+
+    return say

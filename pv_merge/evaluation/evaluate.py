@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,12 @@ from pv_merge.artifacts.provenance import command_line, model_hash, versions
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.evaluation.bench import Bench, open_bench
 from pv_merge.evaluation.journal import Journal, Point
-from pv_merge.evaluation.measure import Advance, Measure
+from pv_merge.evaluation.measure import SILENT, Measure, Progress
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.live.live_eta import StandingStill
 from pv_merge.live.subject import load_subject
 from pv_merge.recipe.grid import base_point
 from pv_merge.recipe.recipe import read_recipe
-
-Started = Callable[[int], None]
-"""Told how many units of work there are."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +58,13 @@ def evaluate(
     *,
     etas: Mapping[str, float] | None = None,
     base: str | None = None,
-    started: Started = lambda total: None,
-    advance: Advance = lambda count: None,
+    progress: Progress = SILENT,
 ) -> Evaluation:
     """Measure a model folder, a Hub name, or a recipe (``.yml``) applied in memory.
 
     ``output`` is a ``.json`` file for the results; in the ``.jsonl`` beside it is kept what is
     measured as it comes, so that a killed evaluation goes on where it was. ``etas`` replace those
-    of a recipe; ``base`` is what a model's reward margin is measured against. ``started`` is told
-    the units of work, ``advance`` of those done. Raises ``PvMergeError`` where they do not apply,
+    of a recipe; ``base`` is what a model's reward margin is measured against. ``progress`` hears of the work. Raises ``PvMergeError`` where they do not apply,
     or a model cannot be loaded.
 
     >>> import pv_merge
@@ -94,9 +89,9 @@ def evaluate(
         )
     journal = target.with_suffix(".jsonl")
     if is_recipe:
-        result = _recipe(place, etas or {}, measures, journal, started, advance)
+        result = _recipe(place, etas or {}, measures, journal, progress)
     else:
-        result = _model(str(model), base, measures, journal, started, advance)
+        result = _model(str(model), base, measures, journal, progress)
     write_json(target, result.to_dict())
     return result
 
@@ -106,8 +101,7 @@ def _recipe(
     etas: Mapping[str, float],
     measures: Sequence[Measure],
     journal: Path,
-    started: Started,
-    advance: Advance,
+    progress: Progress,
 ) -> Evaluation:
     recipe = read_recipe(path)
     for name, value in etas.items():
@@ -120,9 +114,9 @@ def _recipe(
     base = base_point(recipe.etas)
     with open_bench(recipe, measures, journal) as bench:
         compared = [measure for measure in measures if measure.needs_base]
-        started(bench.missing([base], compared) + bench.missing([point]))
-        bench.take(base, base, advance, compared)
-        bench.take(point, base, advance)
+        progress.started(bench.missing([base], compared) + bench.missing([point]))
+        bench.take(base, base, progress.advance, compared)
+        bench.take(point, base, progress.advance)
         figures, reference = bench.estimates(point, base), bench.estimates(base, base)
     said = {"recipe": str(path), "eta": point, "base": recipe.base_model}
     return _evaluation(said, measures, figures, reference)
@@ -133,8 +127,7 @@ def _model(
     base_name: str | None,
     measures: Sequence[Measure],
     journal: Path,
-    started: Started,
-    advance: Advance,
+    progress: Progress,
 ) -> Evaluation:
     header = {"versions": versions(), "command": command_line()}
     record = Journal(journal, {"model": model_hash(name)}, header)
@@ -143,12 +136,12 @@ def _model(
     compared = [measure for measure in measures if measure.needs_base] if base_name else []
     if base_name and any(record.get(base, measure.name) is None for measure in compared):
         bench = Bench(load_subject(base_name), StandingStill(), compared, record)
-        started(bench.missing([base]))
-        bench.take(base, base, advance)
+        progress.started(bench.missing([base]))
+        bench.take(base, base, progress.advance)
         del bench
     bench = Bench(load_subject(name, base_name), StandingStill(), measures, record)
-    started(bench.missing([point]))
-    bench.take(point, base, advance)
+    progress.started(bench.missing([point]))
+    bench.take(point, base, progress.advance)
     # Without a base there is nothing to compare with; a model is not its own reference.
     nothing: Point = {"no base": 0.0}
     figures = bench.estimates(point, base if base_name else nothing)

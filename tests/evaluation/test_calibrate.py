@@ -92,7 +92,7 @@ def test_minimizing_turns_the_goal():
     with pytest.raises(PvMergeError, match="single point"):
         search(lambda eta: {}, {"a": [1.0]}, "x", [], {})
     with pytest.raises(PvMergeError, match="a grid of 1000000 points, over 100000"):
-        search(lambda eta: {}, dict.fromkeys("ab", list(range(1000))), "x", [], {})
+        search(lambda eta: {}, {key: list(range(1000)) for key in "ab"}, "x", [], {})
 
 
 def test_nothing_allowed_is_said_and_the_trace_kept():

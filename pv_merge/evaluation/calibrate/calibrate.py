@@ -17,7 +17,7 @@ from pv_merge.evaluation.calibrate.goal import (
 )
 from pv_merge.evaluation.calibrate.output import write
 from pv_merge.evaluation.calibrate.search import Calibration, Trial, search
-from pv_merge.evaluation.measure import Advance, Measure
+from pv_merge.evaluation.measure import SILENT, Measure, Progress
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.recipe.grid import Axes, base_point
 from pv_merge.recipe.recipe import read_recipe
@@ -33,8 +33,7 @@ def calibrate(
     subject_to: Sequence[str] = (),
     ranges: Mapping[str, Range] | None = None,
     evaluations: int | None = None,
-    started: Callable[[int], None] = lambda total: None,
-    advance: Advance = lambda count: None,
+    progress: Progress = SILENT,
     told: Callable[[Trial], None] = lambda trial: None,
 ) -> Calibration:
     """Suggest eta from few measurements, under constraints.
@@ -43,7 +42,8 @@ def calibrate(
     ``"perplexity<=1.05*base"``, ``ranges`` the (low, high, step) of a preference, by default
     (0, 1.5, 0.25). At most ``evaluations`` points are measured, by default a third of the grid.
     Writes ``output/recipe.yml`` with the suggested eta, ``calibration.json`` with every point, and
-    ``results.jsonl``, from which the same call goes on after a kill. ``told`` hears of each point.
+    ``results.jsonl``, from which the same call goes on after a kill. ``progress`` hears of the work,
+    ``told`` of each point.
 
     Raises ``PvMergeError`` for a recipe with errors, a figure that no measure gives, and where no
     point is within the bounds (``calibration.json`` is written then).
@@ -72,10 +72,10 @@ def calibrate(
     check_figures(wanted, known)
     base = base_point(read.etas)
     with open_bench(read, measures, folder / "results.jsonl") as bench:
-        started(bench.missing([base]))
-        bench.take(base, base, advance)
+        progress.started(bench.missing([base]))
+        bench.take(base, base, progress.advance)
         check_figures(wanted, list(bench.estimates(base, base)))
-        points = _Points(bench, base, started, advance)
+        points = _Points(bench, base, progress)
         result = points.search(axes, goal, constraints, evaluations, minimize is not None, told)
         provenance = {
             "recipe": str(recipe),
@@ -104,11 +104,10 @@ class _Points:
         self,
         bench: Bench,
         base: dict[str, float | None],
-        started: Callable[[int], None],
-        advance: Advance,
+        progress: Progress,
     ) -> None:
         self._bench, self._base = bench, base
-        self._started, self._advance = started, advance
+        self._progress = progress
 
     def search(
         self,
@@ -127,8 +126,8 @@ class _Points:
 
     def _take(self, eta: dict[str, float]) -> dict[str, Estimate]:
         point = {**self._base, **eta}
-        self._started(self._bench.missing([point]))
-        self._bench.take(point, self._base, self._advance)
+        self._progress.started(self._bench.missing([point]))
+        self._bench.take(point, self._base, self._progress.advance)
         return self._bench.estimates(point, self._base)
 
     def _items(self, eta: dict[str, float] | None) -> dict[str, list[float]]:

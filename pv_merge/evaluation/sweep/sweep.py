@@ -9,7 +9,7 @@ from pv_merge.artifacts.provenance import command_line, versions
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.bench import Bench, open_bench
 from pv_merge.evaluation.journal import Point, point_key
-from pv_merge.evaluation.measure import Measure
+from pv_merge.evaluation.measure import SILENT, Measure, Progress
 from pv_merge.evaluation.measures.answers import AnswersMeasure
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.evaluation.sweep.results import Sweep, summarise
@@ -28,8 +28,7 @@ def sweep(
     *,
     prompts: Sequence[str] = (),
     yes: bool = False,
-    started: Callable[[int], None] = lambda total: None,
-    advance: Callable[[int], None] = lambda count: None,
+    progress: Progress = SILENT,
     finished: Finished = lambda point, figures: None,
 ) -> Sweep:
     """Measure a grid of eta on one model in memory; write and return what it says.
@@ -38,7 +37,7 @@ def sweep(
     is loaded once, and each point's weights are set in place. ``output/results.jsonl`` grows as
     points are measured, so that a killed sweep goes on where it was; at the end there are
     ``summary.json``, ``report.html`` and pictures. ``prompts`` are answered at a few points, to be
-    read. ``started`` is told the units of work, ``advance`` of those done.
+    read. ``progress`` hears of the work, ``finished`` of each point.
 
     Raises ``PvMergeError`` for a recipe with errors, a grid of one point, or of more than 64
     points without ``yes``.
@@ -62,7 +61,7 @@ def sweep(
     answers = AnswersMeasure(prompts) if prompts else None
     everything = [*measures, *([answers] if answers else [])]
     with open_bench(read, everything, folder / "results.jsonl") as bench:
-        result = measure_grid(bench, axes, read.etas, answers, yes, advance, started, finished)
+        result = measure_grid(bench, axes, read.etas, answers, yes, progress, finished)
         result.prompts = list(prompts)
         provenance = {
             "recipe": str(recipe),
@@ -82,9 +81,8 @@ def measure_grid(
     etas: Point,
     answers: Measure | None = None,
     yes: bool = False,
-    advance: Callable[[int], None] = lambda count: None,
-    started: Callable[[int], None] = lambda total: None,
-    finished: Callable[[Point, dict[str, Estimate]], None] = lambda point, figures: None,
+    progress: Progress = SILENT,
+    finished: Finished = lambda point, figures: None,
 ) -> Sweep:
     """Measure the base and every point of the grid, and return what they say.
 
@@ -97,23 +95,25 @@ def measure_grid(
     if not counted:
         todo = []
     shown = shown_points(axes, etas) if answers is not None else []
-    started(bench.missing(todo, counted) + bench.missing(shown, [answers] if answers else []))
+    progress.started(
+        bench.missing(todo, counted) + bench.missing(shown, [answers] if answers else [])
+    )
     if counted:
-        bench.take(base, base, advance, counted)
+        bench.take(base, base, progress.advance, counted)
     if len(grid) > LARGE and not yes:
         raise PvMergeError(
             f"{len(grid)} points take about {_expected(bench, len(grid))}; add --yes to measure them"
         )
     for point in todo or shown:
         if counted:
-            bench.take(point, base, advance, counted)
+            bench.take(point, base, progress.advance, counted)
             finished(point, bench.estimates(point, base))
         if answers is not None and point in shown:
-            bench.take(point, base, advance, [answers])
+            bench.take(point, base, progress.advance, [answers])
     texts = []
     for point in shown:
         if answers is not None:
-            record = bench.take(point, base, advance, [answers])[answers.name]
+            record = bench.take(point, base, progress.advance, [answers])[answers.name]
             texts.append({"point": point, "answers": record["answers"]})
     return summarise(bench, axes, etas, counted, texts)
 
