@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -63,6 +64,7 @@ def command(
                 device=device,
                 found=found,
                 advance=advance,
+                finish=_write_card,
             )
         else:
             reports[out] = run(
@@ -73,9 +75,21 @@ def command(
                 device=device,
                 found=found,
                 advance=advance,
+                finish=_write_card,
             )
     if no_report:
         click.echo(f"merged into {out}")
         return
     for name, report in reports.items():
         print_report(report, name)
+
+
+def _write_card(folder: Path, name: str) -> None:
+    """Write the card; a merge is not lost because one of its inputs' manifests cannot be read."""
+    from pv_merge.errors import PvMergeError
+    from pv_merge.hub.card.card import write_card
+
+    try:
+        write_card(folder, name)
+    except PvMergeError as error:
+        click.echo(f"{click.style('warning', fg='yellow')}: no card: {error.message}", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +13,16 @@ from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
 from pv_merge.artifacts.names import cached_folder, surely_on_hub
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.errors import PvMergeError
-from pv_merge.hub.base import Base, find_base
+from pv_merge.hub.machine_paths import shown_text
+from pv_merge.hub.manifest_parts import base_of, halves_of, mapping, text_of
+from pv_merge.hub.merge_report import MergeReport, read_merge_report
+from pv_merge.hub.published_base import PublishedBase, find_base
 from pv_merge.recipe.recipe import Recipe, parse_recipe
 from pv_merge.recipe.schema import Conditional
 
 Kind = Literal["merge", "vector", "policy", "base"]
 
 RECIPE_NAME = "mergekit_config.yml"
-REPORT_NAME = "pv_merge_report.json"
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,27 @@ class Facts:
     kind: Kind
     adapter: bool
     """Whether it is a PEFT adapter rather than whole weights."""
-    base: Base
+    base: PublishedBase
     manifest: dict[str, Any] = field(default_factory=dict)
     """``pv_run.json`` or ``preference_vector.json``; empty for a merge."""
     recipe: Recipe | None = None
     recipe_text: str | None = None
-    report: dict[str, Any] | None = None
-    """``pv_merge_report.json``"""
+    report: MergeReport | None = None
     sources: list[Source] = field(default_factory=list)
     negative_protected: list[str] = field(default_factory=list)
     """Protected preferences that the model was moved against."""
     collection: bool = False
     """Whether it stands for several points, in a branch without weights."""
+
+    @property
+    def shown_recipe(self) -> str:
+        """The recipe's text as a card shows it, without the folders of this machine."""
+        return shown_text(self.recipe_text or "").rstrip()
+
+    @property
+    def halves(self) -> dict[str, dict[str, Any]]:
+        """What a vector's manifest says of its two policies, by polarity."""
+        return halves_of(self.manifest)
 
     @property
     def preferences(self) -> list[str]:
@@ -74,12 +85,8 @@ class Facts:
     def datasets(self) -> list[str]:
         """Names on the Hub of the data that policies were trained on."""
         places = [self.manifest, *(source.manifest for source in self.sources)]
-        halves = [
-            part
-            for place in places
-            for part in (place, place.get("positive") or {}, place.get("negative") or {})
-        ]
-        names = [str((half.get("dataset") or {}).get("path", "")) for half in halves]
+        parts = [part for place in places for part in (place, *halves_of(place).values())]
+        names = [str(mapping(part.get("dataset")).get("path", "")) for part in parts]
         return list(dict.fromkeys(name for name in names if _is_hub_dataset(name)))
 
     @property
@@ -110,16 +117,14 @@ def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None =
 
 
 def _vector(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
-    manifest = read_json(folder / VECTOR_MANIFEST)
-    about = manifest.get("base") or {}
-    base = find_base(about.get("path"), about.get("weights_sha256"), said, [])
+    manifest = _manifest(folder / VECTOR_MANIFEST)
+    base = _base(manifest, said)
     return Facts(folder, title, "vector", is_adapter(folder), base, manifest)
 
 
 def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
-    manifest = read_json(folder / RUN_MANIFEST)
-    about = manifest.get("base_model") or {}
-    base = find_base(about.get("path"), about.get("weights_sha256"), said, [])
+    manifest = _manifest(folder / RUN_MANIFEST)
+    base = _base(manifest, said)
     kind: Kind = "policy" if manifest.get("kind") == "policy" else "base"
     facts = Facts(folder, title, kind, is_adapter(folder), base, manifest)
     if kind == "policy" and facts.protected and manifest.get("polarity") == "negative":
@@ -143,10 +148,10 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
         )
         for item in recipe.inputs
     ]
-    hashes = [_base_of(source.manifest).get("weights_sha256") for source in sources]
+    hashes = [text_of(base_of(source.manifest).get("weights_sha256")) for source in sources]
     known = next((value for value in hashes if value), None)
     base = find_base(recipe.base_model, known, said, [source.name for source in sources])
-    report = read_json(folder / REPORT_NAME) if (folder / REPORT_NAME).exists() else None
+    report = read_merge_report(folder)
     facts = Facts(
         folder,
         title,
@@ -162,20 +167,26 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     return facts
 
 
+def _manifest(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise PvMergeError(f"{path}: holds no manifest: expected a JSON object")
+    return found
+
+
+def _base(manifest: Mapping[str, Any], said: Mapping[str, str | None]) -> PublishedBase:
+    about = base_of(manifest)
+    return find_base(text_of(about.get("path")), text_of(about.get("weights_sha256")), said, [])
+
+
 def _input_manifest(model: str) -> dict[str, Any]:
     """Return the manifest of a recipe's input, where its folder is here or in the Hub's cache."""
     name = model.partition("+")[2] or model
     folder = cached_folder(name)
     for manifest in (VECTOR_MANIFEST, RUN_MANIFEST):
         if folder is not None and (folder / manifest).exists():
-            found: dict[str, Any] = read_json(folder / manifest)
-            return found
+            return _manifest(folder / manifest)
     return {}
-
-
-def _base_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    said = manifest.get("base") or manifest.get("base_model") or {}
-    return said if isinstance(said, dict) else {}
 
 
 def _negative_protected(facts: Facts) -> list[str]:
@@ -216,8 +227,3 @@ def _is_hub_dataset(name: str) -> bool:
         ".gz",
         ".arrow",
     )
-
-
-def joined(names: Sequence[str]) -> str:
-    """Return names in a sentence: ``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
