@@ -69,8 +69,8 @@ def command(folder: Path, repo: str, dry_run: bool, collection: bool, **options:
 
 
 def _dry_run(folder: Path, repo: str, settings: Any, collection: bool) -> None:
-    from pv_merge.hub.collection import collect
     from pv_merge.hub.card.markdown import plain
+    from pv_merge.hub.collection import collect
     from pv_merge.hub.push import size
     from pv_merge.hub.push_plan import CARD, make_plan
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -77,7 +78,7 @@ def test_a_cell_stays_a_cell(text: str):
     assert [block.type for block in blocks].count("tr_open") == 2
     cells = [
         block.children or []
-        for before, block in zip(blocks, blocks[1:], strict=False)
+        for before, block in itertools.pairwise(blocks)
         if before.type == "td_open"
     ]
     assert len(cells) == 2

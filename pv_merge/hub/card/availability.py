@@ -10,8 +10,8 @@ from markupsafe import Markup
 from pv_merge.artifacts.names import cached_folder, surely_on_hub
 from pv_merge.hub.card.markdown import code, inline, link
 from pv_merge.hub.facts import Facts
-from pv_merge.hub.manifest_parts import halves_of, mapping, text_of
 from pv_merge.hub.machine_paths import shown_path
+from pv_merge.hub.manifest_parts import halves_of, mapping, text_of
 from pv_merge.hub.published_base import fetched_from
 
 NOT_PUBLISHED = "not published"
