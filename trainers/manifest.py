@@ -7,8 +7,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.manifest import RUN_MANIFEST
+from pv_merge.artifacts.manifest import read_manifest as read_any
 from pv_merge.errors import PvMergeError
 
 PACKAGES = (
@@ -66,28 +67,18 @@ def write_manifest(folder: Path, data: dict[str, Any], kind: str = "policy") -> 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a policy, or None where the folder has none."""
-    return _read(folder, "policy", "a policy")
+    manifest = read_any(folder, RUN_MANIFEST)
+    if manifest is None:
+        return None
+    if manifest.kind != "policy":
+        raise PvMergeError(f"{folder / RUN_MANIFEST}: is not the manifest of a policy")
+    return manifest.data
 
 
 def read_sft_manifest(folder: Path) -> dict[str, Any] | None:
     """Return how ``pv-train sft`` made a base, or None where it did not: base, dataset, settings."""
-    if not (folder / RUN_MANIFEST).exists():
+    manifest = read_any(folder, RUN_MANIFEST)
+    if manifest is None or manifest.kind != "sft":
         return None
-    if read_json(folder / RUN_MANIFEST).get("kind") != "sft":
-        return None
-    manifest = _read(folder, "sft", "a base") or {}
-    return {
-        key: manifest[key]
-        for key in ("base_model", "dataset", "lora", "sft", "seed")
-        if key in manifest
-    }
-
-
-def _read(folder: Path, kind: str, what: str) -> dict[str, Any] | None:
-    path = folder / RUN_MANIFEST
-    if not path.exists():
-        return None
-    data = read_json(path)
-    if not isinstance(data, dict) or data.get("kind") != kind:
-        raise PvMergeError(f"{path}: is not the manifest of {what}")
-    return data
+    kept = ("base_model", "dataset", "lora", "sft", "seed")
+    return {key: manifest.data[key] for key in kept if key in manifest.data}

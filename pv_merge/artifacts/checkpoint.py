@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.names import local_folder
+from pv_merge.artifacts.reference import local_folder
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Checkpoint:
         if not path.exists():
             hint = "; it is an adapter" if (self.folder / ADAPTER_CONFIG).exists() else ""
             raise PvMergeError(f"{self.folder}: holds no config.json, so it is not a model{hint}")
-        config: dict[str, Any] = read_json(path)
+        config: dict[str, Any] = read_object(path)
         return config
 
     @cached_property
@@ -96,7 +96,7 @@ class Checkpoint:
         """The safetensors files, in order."""
         index = self.folder / INDEX_NAME
         if index.exists():
-            names = sorted(set(read_json(index)["weight_map"].values()))
+            names = sorted(set(read_object(index)["weight_map"].values()))
         else:
             names = sorted(path.name for path in self.folder.glob("*.safetensors"))
         if not names:

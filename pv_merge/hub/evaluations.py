@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from pv_merge.artifacts.folders import read_json
+from pv_merge.data.documents import read_object, validated
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.facts import Facts
 from pv_merge.recipe.recipe import Recipe, parse_recipe
@@ -70,10 +70,10 @@ def found_in(folder: Path) -> list[Path]:
             continue
         if path.stat().st_size < LARGEST:
             try:
-                data = read_json(path)
+                data = read_object(path)
             except PvMergeError:
                 continue
-            if isinstance(data, dict) and "labels" in data and ({"figures", "points"} & set(data)):
+            if "labels" in data and ({"figures", "points"} & set(data)):
                 found.append(path)
     return found
 
@@ -122,20 +122,15 @@ def _surely_of(evaluation: Evaluation, facts: Facts) -> bool:
 
 def read_evaluation(path: Path) -> Evaluation:
     """Return a file of results. Raises ``PvMergeError`` where it is none."""
-    data = read_json(path)
-    if not isinstance(data, dict) or "labels" not in data:
+    data = read_object(path)
+    if "labels" not in data:
         raise PvMergeError(
             f"{path}: holds no results; expected the JSON of pv-merge evaluate or sweep"
         )
-    try:
-        found = Evaluation.model_validate(data)
-        if found.points and isinstance(found.base, dict) and not found.base_figures:
-            base = {name: Figure.model_validate(item) for name, item in found.base.items()}
-            found = found.model_copy(update={"base_figures": base})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise PvMergeError(f"{path}: holds no results ({where}: {first['msg']})") from None
+    found = validated(Evaluation, data, path)
+    if found.points and isinstance(found.base, dict) and not found.base_figures:
+        base = {name: validated(Figure, item, path) for name, item in found.base.items()}
+        found = found.model_copy(update={"base_figures": base})
     return found
 
 

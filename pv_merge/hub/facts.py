@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pv_merge.artifacts.checkpoint import is_adapter
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
-from pv_merge.artifacts.names import cached_folder, surely_on_hub
+from pv_merge.artifacts.manifest import (
+    RUN_MANIFEST,
+    VECTOR_MANIFEST,
+    Manifest,
+    PolicyNote,
+    read_manifest,
+)
 from pv_merge.artifacts.protection import is_protected
+from pv_merge.artifacts.reference import parse_reference, surely_on_hub
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.machine_paths import shown_text
-from pv_merge.hub.manifest_parts import base_of, halves_of, mapping, text_of
 from pv_merge.hub.merge_report import MergeReport, read_merge_report
 from pv_merge.hub.published_base import PublishedBase, find_base
 from pv_merge.recipe.recipe import Recipe, parse_recipe
@@ -33,7 +37,7 @@ class Source:
     """As the recipe names it."""
     preference: str
     polarity: str
-    manifest: dict[str, Any]
+    manifest: Manifest | None
 
 
 @dataclass
@@ -47,7 +51,7 @@ class Facts:
     adapter: bool
     """Whether it is a PEFT adapter rather than whole weights."""
     base: PublishedBase
-    manifest: dict[str, Any] = field(default_factory=dict)
+    manifest: Manifest = field(default_factory=Manifest)
     """``pv_run.json`` or ``preference_vector.json``; empty for a merge."""
     recipe: Recipe | None = None
     recipe_text: str | None = None
@@ -64,7 +68,7 @@ class Facts:
         return shown_text(self.recipe_text or "").rstrip()
 
     @property
-    def halves(self) -> dict[str, dict[str, Any]]:
+    def halves(self) -> dict[str, PolicyNote]:
         """What a vector's manifest says of its two policies, by polarity."""
         return halves_of(self.manifest)
 
@@ -73,8 +77,7 @@ class Facts:
         """Names of the preferences, in the recipe's order."""
         if self.recipe is not None:
             return self.recipe.preferences
-        name = self.manifest.get("preference")
-        return [str(name)] if name else []
+        return [self.manifest.preference] if self.manifest.preference else []
 
     @property
     def etas(self) -> dict[str, float | None]:
@@ -82,17 +85,23 @@ class Facts:
         return self.recipe.etas if self.recipe is not None else {}
 
     @property
+    def trainings(self) -> list[PolicyNote]:
+        """What the manifests say of each training: the model's own, its inputs', their halves'."""
+        manifests = [self.manifest, *(source.manifest for source in self.sources)]
+        known = [manifest for manifest in manifests if manifest is not None]
+        return [note for item in known for note in (item, *halves_of(item).values())]
+
+    @property
     def datasets(self) -> list[str]:
         """Names on the Hub of the data that policies were trained on."""
-        places = [self.manifest, *(source.manifest for source in self.sources)]
-        parts = [part for place in places for part in (place, *halves_of(place).values())]
-        names = [str(mapping(part.get("dataset")).get("path", "")) for part in parts]
+        paths = [note.dataset.path for note in self.trainings if note.dataset]
+        names = [path for path in paths if path]
         return list(dict.fromkeys(name for name in names if _is_hub_dataset(name)))
 
     @property
     def protected(self) -> bool:
         """Whether a vector or policy is of a protected preference."""
-        return is_protected(str(self.manifest.get("preference")), self.manifest.get("protected"))
+        return is_protected(str(self.manifest.preference), self.manifest.protected)
 
 
 def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None = None) -> Facts:
@@ -117,18 +126,16 @@ def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None =
 
 
 def _vector(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
-    manifest = _manifest(folder / VECTOR_MANIFEST)
-    base = _base(manifest, said)
-    return Facts(folder, title, "vector", is_adapter(folder), base, manifest)
+    manifest = read_manifest(folder, VECTOR_MANIFEST) or Manifest()
+    return Facts(folder, title, "vector", is_adapter(folder), _base(manifest, said), manifest)
 
 
 def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
-    manifest = _manifest(folder / RUN_MANIFEST)
-    base = _base(manifest, said)
-    kind: Kind = "policy" if manifest.get("kind") == "policy" else "base"
-    facts = Facts(folder, title, kind, is_adapter(folder), base, manifest)
-    if kind == "policy" and facts.protected and manifest.get("polarity") == "negative":
-        facts.negative_protected = [str(manifest.get("preference"))]
+    manifest = read_manifest(folder, RUN_MANIFEST) or Manifest()
+    kind: Kind = "policy" if manifest.kind == "policy" else "base"
+    facts = Facts(folder, title, kind, is_adapter(folder), _base(manifest, said), manifest)
+    if kind == "policy" and facts.protected and manifest.polarity == "negative":
+        facts.negative_protected = [str(manifest.preference)]
     return facts
 
 
@@ -148,7 +155,7 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
         )
         for item in recipe.inputs
     ]
-    hashes = [text_of(base_of(source.manifest).get("weights_sha256")) for source in sources]
+    hashes = [s.manifest.made_from.weights_sha256 for s in sources if s.manifest]
     known = next((value for value in hashes if value), None)
     base = find_base(recipe.base_model, known, said, [source.name for source in sources])
     report = read_merge_report(folder)
@@ -167,26 +174,20 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     return facts
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise PvMergeError(f"{path}: holds no manifest: expected a JSON object")
-    return found
+def _base(manifest: Manifest, said: Mapping[str, str | None]) -> PublishedBase:
+    return find_base(manifest.made_from.path, manifest.made_from.weights_sha256, said, [])
 
 
-def _base(manifest: Mapping[str, Any], said: Mapping[str, str | None]) -> PublishedBase:
-    about = base_of(manifest)
-    return find_base(text_of(about.get("path")), text_of(about.get("weights_sha256")), said, [])
+def halves_of(manifest: Manifest) -> dict[str, PolicyNote]:
+    """Return what a vector's manifest says of its policies, by polarity."""
+    sides = {"positive": manifest.positive, "negative": manifest.negative}
+    return {side: half for side, half in sides.items() if half is not None}
 
 
-def _input_manifest(model: str) -> dict[str, Any]:
+def _input_manifest(model: str) -> Manifest | None:
     """Return the manifest of a recipe's input, where its folder is here or in the Hub's cache."""
-    name = model.partition("+")[2] or model
-    folder = cached_folder(name)
-    for manifest in (VECTOR_MANIFEST, RUN_MANIFEST):
-        if folder is not None and (folder / manifest).exists():
-            return _manifest(folder / manifest)
-    return {}
+    folder = parse_reference(model).cached
+    return None if folder is None else read_manifest(folder)
 
 
 def _negative_protected(facts: Facts) -> list[str]:
@@ -194,7 +195,9 @@ def _negative_protected(facts: Facts) -> list[str]:
     found = []
     for name in facts.recipe.preferences:
         said = [
-            _said_protected(source, name) for source in facts.sources if source.preference == name
+            source.manifest.said_protected(name) if source.manifest else None
+            for source in facts.sources
+            if source.preference == name
         ]
         if is_protected(name, *said) and has_negative(facts.recipe.setting(name, "eta")):
             found.append(name)
@@ -208,12 +211,6 @@ def has_negative(setting: Any) -> bool:
     if isinstance(setting, Conditional):
         return has_negative(setting.value)
     return setting is not None and float(setting) < 0
-
-
-def _said_protected(source: Source, name: str) -> bool | None:
-    """Return what the manifest says; its "no" does not hold for a name that it does not know."""
-    said = source.manifest.get("protected")
-    return None if said is False and source.manifest.get("preference") != name else said
 
 
 def _is_hub_dataset(name: str) -> bool:

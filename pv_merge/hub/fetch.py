@@ -19,7 +19,8 @@ from rich.progress import Progress
 
 from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.folders import new_folder, read_json, refuse_existing, write_json
+from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.hub.known_models import MODELS, KnownModel
 from pv_merge.hub.licence import NOTE
@@ -52,7 +53,7 @@ def _holds(target: Path, model: KnownModel, origin: str) -> bool:
     if not (target / NOTE).exists():
         refuse_existing(target)
         return False
-    found = read_json(target / NOTE)
+    found = read_object(target / NOTE)
     if (found.get("model"), found.get("origin")) != (model.name, origin):
         raise PvMergeError(
             f"{target}: already holds {found.get('model')} from {found.get('origin')}, "
@@ -156,7 +157,7 @@ def convert(gguf: Path, target: Path, bar: Progress) -> None:
         tokenizer.save_pretrained(target)
     private = ("_name_or_path", "_model_name_or_path", "gguf_file", "is_local", "local_files_only")
     for path in (target / "config.json", target / "tokenizer_config.json"):
-        settings = read_json(path)
+        settings = read_object(path)
         write_json(path, {key: settings[key] for key in settings if key not in private})
     bar.update(stage, description=f"converting {gguf.name}", total=1, completed=1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pv_merge.data.documents import read_object
+from pv_merge.errors import PvMergeError
 from pv_merge.hub.card.markdown import plain
 from pv_merge.hub.machine_paths import machine_path_in
 
@@ -148,7 +149,7 @@ def _foreign_code(config: Path, base: Path | None) -> str | None:
 
 def _auto_map(config: Path) -> dict[str, Any]:
     try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("auto_map")
-    except (OSError, ValueError, AttributeError):
+        found = read_object(config).get("auto_map")
+    except PvMergeError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json
+from pv_merge.data.documents import parse_yaml, read_object
 from pv_merge.errors import PvMergeError
 
 NOTE = "pv_source.json"
@@ -57,22 +57,18 @@ def licences_of(folder: Path, source: str) -> list[Licence]:
 
 def front_matter(card: Path) -> dict[str, Any]:
     """Return the metadata of a model card; nothing where it cannot be read."""
-    import yaml
-
     try:
         if not card.is_file() or card.stat().st_size > _LIMIT:
             return {}
         match = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))
-        said = yaml.safe_load(match[1]) if match else None
-    except (OSError, yaml.YAMLError, RecursionError, ValueError):
+        return parse_yaml(match[1], card) if match else {}
+    except (OSError, PvMergeError):  # a card that cannot be read says nothing
         return {}
-    return said if isinstance(said, dict) else {}
 
 
 def source_note(folder: Path) -> dict[str, Any]:
     """Return what ``pv-merge fetch`` noted in a folder; nothing where it noted nothing."""
     try:
-        said = read_json(folder / NOTE) if (folder / NOTE).is_file() else {}
+        return read_object(folder / NOTE) if (folder / NOTE).is_file() else {}
     except PvMergeError:
         return {}
-    return said if isinstance(said, dict) else {}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
+
+from pv_merge.artifacts.manifest import public_path
 
 _ABSOLUTE = re.compile(r"(?:/[^/\s]|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\\w|file://)")
 _IN_TEXT = re.compile(
@@ -37,7 +39,7 @@ def shown_path(path: object) -> str:
         return "+".join(shown_path(part) for part in parts)
     if not is_absolute(text):
         return text
-    return PureWindowsPath(text).name if "\\" in text else Path(text).name
+    return Path(text).name if text.startswith("file:") else public_path(text)
 
 
 def shown_command(command: str) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from pv_merge.artifacts.folders import read_json
-from pv_merge.errors import PvMergeError
+from pv_merge.data.documents import read_object, validated
 
 REPORT_NAME = "pv_merge_report.json"
 
@@ -49,11 +48,4 @@ def read_merge_report(folder: Path) -> MergeReport | None:
     path = folder / REPORT_NAME
     if not path.exists():
         return None
-    try:
-        return MergeReport.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise PvMergeError(
-            f"{path}: is no loss report ({where}: {first['msg']}); pv-merge report writes it anew"
-        ) from None
+    return validated(MergeReport, read_object(path), path)

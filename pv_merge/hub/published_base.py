@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pv_merge.artifacts.names import cached_folder, parse_hub_name, surely_on_hub
+from pv_merge.artifacts.reference import (
+    cached_folder,
+    parse_hub_name,
+    parse_reference,
+    surely_on_hub,
+    without_revision,
+)
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.known_models import MODELS
 from pv_merge.hub.licence import Licence, licences_of, source_note
@@ -76,7 +82,7 @@ def find_base(
     if folder is not None:
         base.licences += licences_of(folder, "the base")
     for item in inputs:
-        place = cached_folder(item.partition("+")[2] or item)
+        place = parse_reference(item).cached
         if place is not None:
             base.licences += licences_of(place, f"the input {Path(item).name}")
     given = said.get("base_model")
@@ -87,7 +93,7 @@ def find_base(
             )
         base.repo = given
     elif name and surely_on_hub(name):
-        base.repo = name.partition("@")[0]
+        base.repo = without_revision(name)
     elif folder is not None:
         base.repo, base.converted = fetched_from(folder)
     return base

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pv_merge.artifacts.names import parse_hub_name
+from pv_merge.artifacts.reference import parse_hub_name
 from pv_merge.errors import PvMergeError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from pv_merge.artifacts.adapter import write_low_rank
 from pv_merge.artifacts.base_hash import weights_hash
-from pv_merge.artifacts.folders import new_folder, read_json, refuse_existing, write_json
-from pv_merge.artifacts.manifest import MANIFESTS
-from pv_merge.artifacts.names import is_hub_name, local_folder
+from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
+from pv_merge.artifacts.manifest import EXPORT_MANIFEST, read_manifest
+from pv_merge.artifacts.reference import parse_reference, without_revision
 from pv_merge.errors import PvMergeError
 from pv_merge.integrations.vllm.ranks import VLLM_RANKS
 from pv_merge.merging.mix import Mix, low_rank_mix
@@ -20,8 +20,6 @@ from pv_merge.recipe.checks.finding import Finding
 from pv_merge.recipe.inputs import Sources
 from pv_merge.recipe.recipe import Recipe, read_recipe
 from pv_merge.version import __version__
-
-EXPORT_MANIFEST = "pv_export.json"
 
 Advance = Callable[[int, int], None]
 Found = Callable[[list[Finding]], None]
@@ -106,8 +104,7 @@ def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
 
 def loadable_base(recipe: Recipe) -> str:
     """Return the base as PEFT loads it: a name on the Hub without its revision."""
-    name = recipe.base_model
-    return name.partition("@")[0] if is_hub_name(name) else name
+    return without_revision(recipe.base_model)
 
 
 def measures(mix: Mix) -> dict[str, Any]:
@@ -148,9 +145,5 @@ def _preference(recipe: Recipe, name: str) -> dict[str, Any]:
 
 
 def _lineage(model: str) -> Mapping[str, Any] | None:
-    folder = local_folder(model.rpartition("+")[2])
-    for name in MANIFESTS:
-        if (folder / name).exists():
-            said: dict[str, Any] = read_json(folder / name)
-            return said
-    return None
+    manifest = read_manifest(parse_reference(model).folder)
+    return manifest.data if manifest else None

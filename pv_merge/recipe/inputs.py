@@ -15,7 +15,7 @@ from pv_merge.arithmetic.dtypes import TORCH_DTYPES
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.names import local_folder
+from pv_merge.artifacts.reference import parse_reference
 from pv_merge.artifacts.weight_names import layer_of
 from pv_merge.errors import PvMergeError, did_you_mean, raise_all
 from pv_merge.recipe.grouping import InputSettings, group_inputs, settings_problems
@@ -42,22 +42,21 @@ class _Input:
 
     def __init__(self, model: str, base_model: str) -> None:
         self.model = model
-        base, plus, lora = model.partition("+")
-        if plus and base != base_model:
+        said = parse_reference(model)
+        if said.over_base and said.base != base_model:
             raise PvMergeError(
-                f"{model}: is an adapter over {base}, but the recipe's base is {base_model}"
+                f"{model}: is an adapter over {said.base}, but the recipe's base is {base_model}"
             )
-        folder = lora if plus else model
-        place = local_folder(folder)
+        folder, place = said.name, said.folder
         if not place.is_dir():
             raise PvMergeError(
                 f"{folder}: no such folder (recipes are read relative to the current folder)"
             )
         self.adapter = Adapter(place) if is_adapter(place) else None
-        if plus and self.adapter is None:
-            raise PvMergeError(f"{model}: {folder} is not an adapter; name it without {base}+")
+        if said.over_base and self.adapter is None:
+            raise PvMergeError(f"{model}: {folder} is not an adapter; name it without {said.base}+")
         self.checkpoint = None if self.adapter else Checkpoint(folder)
-        self.over_base = bool(plus)
+        self.over_base = said.over_base
 
     def contribution(self, name: str, polarity: str) -> tuple[str, Stored | Tensor] | None:
         """Return (polarity, part) for one weight; None where the input leaves it alone.

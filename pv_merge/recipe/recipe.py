@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pv_merge.errors import PvMergeError, raise_all, unknown_keys
+from pv_merge.artifacts.names import name_problem
+from pv_merge.data.documents import YAML_BYTES, parse_yaml, read_text
+from pv_merge.errors import raise_all, unknown_keys
 from pv_merge.recipe.grouping import InputSettings, settings_problems
 from pv_merge.recipe.schema import (
     Conditional,
@@ -63,7 +65,7 @@ class Recipe:
         """Return the recipe's YAML with other etas, and with its first comment lines kept."""
         if not etas:
             return self.text
-        data = yaml.safe_load(self.text)
+        data = parse_yaml(self.text, self.path)
         for item in data["models"]:
             said = item.get("parameters") or {}
             if said.get("preference") in etas:
@@ -132,17 +134,8 @@ def read_recipe(path: str | Path) -> Recipe:
 
 def parse_recipe(path: Path) -> tuple[Recipe | None, list[str]]:
     """Return the recipe, as far as it can be read, and a line for each problem of its text."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise PvMergeError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise PvMergeError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(data, dict):
-        raise PvMergeError(
-            f"{path}: expected keys such as merge_method:, got {type(data).__name__}"
-        )
+    text = read_text(path, YAML_BYTES)
+    data = parse_yaml(text, path)
     problems = _key_problems(data, str(path))
     document = None
     try:
@@ -155,7 +148,7 @@ def parse_recipe(path: Path) -> tuple[Recipe | None, list[str]]:
     inputs = tuple(item for item in document.models if item.model != base)
     if not inputs:
         return None, [*problems, f"{path}: names no input besides the base"]
-    other = {
+    other: dict[str, Any] = {
         key: data[key] for key in ("tokenizer_source", "tokenizer", "chat_template") if key in data
     }
     recipe = Recipe(
@@ -209,6 +202,10 @@ _KEYS = frozenset(
 def _input_problems(recipe: Recipe) -> list[str]:
     """Check what the text says of the inputs: roles, etas and their agreement."""
     problems = _duplicates(recipe.inputs, str(recipe.path))
+    names = dict.fromkeys(item.parameters.preference for item in recipe.inputs)
+    problems += [
+        f"{recipe.path}: {line}" for name in names if name and (line := name_problem(name))
+    ]
     plain = [
         InputSettings(
             item.model,

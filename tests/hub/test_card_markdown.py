@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from pv_merge.artifacts.names import name_problem
 from pv_merge.hub.card.card import NOTES_END, NOTES_START, Extras, card_text
 from pv_merge.hub.card.markdown import code, environment, fenced, inline, row, yaml_scalar
 from pv_merge.hub.evaluations import Evaluation
@@ -115,7 +116,7 @@ def _write(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data))
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", HOSTILE[:-1])  # a lone surrogate is refused when it is read
 def test_a_vectors_card_holds_nothing_of_a_hostile_manifest(tmp_path: Path, text: str):
     """Each place of the manifest that a card shows; the card's outline is that of a plain one."""
     folder = tmp_path / "vector"
@@ -142,18 +143,18 @@ def test_a_vectors_card_holds_nothing_of_a_hostile_manifest(tmp_path: Path, text
 
 
 def _manifest(text: str) -> dict[str, Any]:
+    path = re.sub("[\x00-\x1f]", " ", text)  # such a path is refused
     side = {
-        "path": f"./{text}",
+        "path": f"./{path}",
         "form": text,
-        "dataset": {"path": f"./{text}.jsonl", "pairs": text, "fingerprint": text},
+        "dataset": {"path": f"./{text}.jsonl", "pairs": 3, "fingerprint": text},
         "lora": {"r": text, text: 1},
-        "seed": text,
         "versions": {text: text},
     }
-    measures = {"norm": text, "tensors_moved": text}
-    said = {"kind": "preference_vector", "preference": text, "form": text, "rank": text}
-    base = {"path": f"./{text}", "weights_sha256": text}
-    return {**said, "dtype": text, "base": base, "positive": side, "measures": measures}
+    name = "polite" if name_problem(text) else text
+    said = {"kind": "preference_vector", "preference": name, "form": text, "dtype": text}
+    base = {"path": f"./{path}", "weights_sha256": text}
+    return {**said, "base": base, "positive": side, "measures": {"norm": 1.0}}
 
 
 def test_a_recipe_cannot_leave_its_fence(tmp_path: Path):

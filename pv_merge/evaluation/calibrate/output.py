@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 
 from pv_merge.artifacts.folders import write_json
+from pv_merge.data.documents import parse_yaml
 from pv_merge.evaluation.calibrate.search import Calibration
 
 
 def recipe_with(text: str, etas: Mapping[str, float], path: Path, why: str) -> str:
     """Return a recipe's YAML with other etas; its comments are not kept."""
-    data = yaml.safe_load(text)
+    data = parse_yaml(text, path)
     for item in data["models"]:
         said = item.get("parameters") or {}
         if said.get("preference") in etas:

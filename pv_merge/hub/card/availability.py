@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 from markupsafe import Markup
 
-from pv_merge.artifacts.names import cached_folder, surely_on_hub
+from pv_merge.artifacts.manifest import Manifest
+from pv_merge.artifacts.reference import parse_reference, surely_on_hub
 from pv_merge.hub.card.markdown import code, inline, link
-from pv_merge.hub.facts import Facts
+from pv_merge.hub.facts import Facts, halves_of
 from pv_merge.hub.machine_paths import shown_path
-from pv_merge.hub.manifest_parts import halves_of, mapping, text_of
 from pv_merge.hub.published_base import fetched_from
 
 NOT_PUBLISHED = "not published"
@@ -23,13 +22,11 @@ def where_to_get(facts: Facts) -> list[tuple[Markup, Markup]]:
     if facts.kind == "merge":
         rows += [(code(shown_path(s.name)), _input(s.name, s.manifest)) for s in facts.sources]
     for half in facts.halves.values():
-        if path := text_of(half.get("path")):
-            rows.append((code(shown_path(path)), _model(path)))
-    parts = [facts.manifest, *facts.halves.values(), *(s.manifest for s in facts.sources)]
-    for part in [*parts, *(h for s in facts.sources for h in halves_of(s.manifest).values())]:
-        path = text_of(mapping(part.get("dataset")).get("path"))
-        if path:
-            rows.append((code(shown_path(path)), _data(path, facts)))
+        if half.path:
+            rows.append((code(shown_path(half.path)), _model(half.path)))
+    for note in facts.trainings:
+        if note.dataset and note.dataset.path:
+            rows.append((code(shown_path(note.dataset.path)), _data(note.dataset.path, facts)))
     return list(dict.fromkeys(rows))
 
 
@@ -41,20 +38,20 @@ def _base(facts: Facts) -> Markup:
     return hub_link(base.repo) if base.repo else Markup(NOT_PUBLISHED)
 
 
-def _input(name: str, manifest: dict[str, Any]) -> Markup:
+def _input(name: str, manifest: Manifest | None) -> Markup:
     found = _model(name)
-    halves = [text_of(half.get("path")) or "" for half in halves_of(manifest).values()]
+    halves = [half.path or "" for half in halves_of(manifest).values()] if manifest else []
     if found == NOT_PUBLISHED and len(halves) == 2 and all(map(surely_on_hub, halves)):
-        form = " --form low-rank" if manifest.get("form") == "low-rank" else ""
+        form = " --form low-rank" if manifest and manifest.rank is not None else ""
         return code(f"pv-merge extract {shlex.join(halves)}{form} -o VECTOR")
     return found
 
 
 def _model(name: str) -> Markup:
-    own = name.partition("+")[2] or name
-    if surely_on_hub(own):
-        return hub_link(own)
-    folder = cached_folder(own)
+    reference = parse_reference(name)
+    if surely_on_hub(reference.name):
+        return hub_link(reference.name)
+    folder = reference.cached
     repo, command = fetched_from(folder) if folder else (None, None)
     if command:
         return code(command)

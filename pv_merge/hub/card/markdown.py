@@ -128,7 +128,6 @@ def environment() -> Environment:
         "quoted": lambda text: Markup(json.dumps(plain(text), ensure_ascii=False)),
         "sh": lambda text: Markup(shlex.quote(plain(text))),
         "yaml": yaml_scalar,
-        "mapping": lambda value: value if isinstance(value, dict) else {},
         "shown": shown_path,
         "shown_command": lambda text: Markup(plain(shown_command(text))),
         "strongs": lambda values: [strong(value) for value in values],

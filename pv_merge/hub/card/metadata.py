@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pv_merge.artifacts.names import surely_on_hub
+from pv_merge.artifacts.reference import parse_reference, surely_on_hub, without_revision
 from pv_merge.hub.evaluations import Evaluation
 from pv_merge.hub.facts import Facts
 
@@ -82,9 +82,9 @@ def results(evaluation: Evaluation) -> Iterator[EvalResult]:
 def _base_models(facts: Facts) -> list[str]:
     names = [facts.base.repo] if facts.base.repo else []
     for source in facts.sources:
-        name = source.name.partition("+")[2] or source.name
+        name = parse_reference(source.name).name
         if source.manifest and surely_on_hub(name):
-            names.append(name.partition("@")[0])
+            names.append(without_revision(name))
     return list(dict.fromkeys(names))
 
 

@@ -12,9 +12,8 @@ from markupsafe import Markup
 from pv_merge.hub.card.availability import where_to_get
 from pv_merge.hub.card.markdown import code, inline, link, table
 from pv_merge.hub.evaluations import Evaluation, Figure
-from pv_merge.hub.facts import Facts, Source
+from pv_merge.hub.facts import Facts, Source, halves_of
 from pv_merge.hub.machine_paths import shown_path
-from pv_merge.hub.manifest_parts import mapping
 
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_steps",
@@ -29,8 +28,9 @@ def preferences(facts: Facts) -> Markup:
     for name in facts.preferences:
         sources = [source for source in facts.sources if source.preference == name]
         cosines = [
-            number(mapping(source.manifest.get("measures")).get("cosine_positive_negative"), ".3f")
+            number((source.manifest.measures or {}).get("cosine_positive_negative"), ".3f")
             for source in sources
+            if source.manifest
         ]
         report = facts.report.preferences.get(name) if facts.report else None
         rows.append(
@@ -54,20 +54,21 @@ def _eta_cell(facts: Facts, eta: float | None) -> str:
 
 def _came_from(source: Source) -> Markup:
     text = code(shown_path(source.name))
-    halves = [mapping(source.manifest.get(side)).get("path") for side in ("positive", "negative")]
-    if source.polarity == "vector" and all(halves):
-        positive, negative = (code(shown_path(half)) for half in halves)
+    halves = halves_of(source.manifest) if source.manifest else {}
+    paths = [half.path for half in halves.values()]
+    if source.polarity == "vector" and len(paths) == 2 and all(paths):
+        positive, negative = (code(shown_path(path)) for path in paths)
         return Markup(f"{text} = {positive} − {negative}")
     return Markup(f"{text} ({inline(source.polarity)})")
 
 
 def _pairs(source: Source) -> Markup | None:
-    trained = mapping(source.manifest.get("positive")) or source.manifest
-    data = mapping(trained.get("dataset"))
-    if "path" not in data:
+    manifest = source.manifest
+    data = (manifest.positive or manifest).dataset if manifest else None
+    if data is None or data.path is None:
         return None
-    count = Markup(f"{inline(data['pairs'])} of ") if "pairs" in data else Markup()
-    return count + code(shown_path(data["path"]))
+    count = "" if data.pairs is None else f"{data.pairs} of "
+    return Markup(count) + code(shown_path(data.path))
 
 
 def losses(facts: Facts) -> Markup:
@@ -92,19 +93,19 @@ def losses(facts: Facts) -> Markup:
 
 def vector(facts: Facts) -> Markup:
     """Return what a vector's manifest says and measured."""
-    said, measures = facts.manifest, mapping(facts.manifest.get("measures"))
+    said, measures = facts.manifest, facts.manifest.measures or {}
     cells: list[tuple[str, Any]] = [
-        ("preference", said.get("preference")),
+        ("preference", said.preference),
         ("protected", {True: "yes", False: "no"}.get(facts.protected)),
-        ("form", said.get("form")),
-        ("rank", said.get("rank")),
-        ("relative error of the low-rank form", number(said.get("relative_error"))),
-        ("dtype", said.get("dtype")),
+        ("form", said.form),
+        ("rank", said.rank),
+        ("relative error of the low-rank form", number(said.relative_error)),
+        ("dtype", said.dtype),
         ("‖φ‖", number(measures.get("norm"))),
         ("‖θ₊ − base‖", number(measures.get("norm_positive"))),
         ("‖θ₋ − base‖", number(measures.get("norm_negative"))),
         ("cos(θ₊ − base, θ₋ − base)", number(measures.get("cosine_positive_negative"))),
-        ("weights moved", measures.get("tensors_moved")),
+        ("weights moved", number(measures.get("tensors_moved"), ".0f")),
         ("SHA-256 of the base's weights", code(facts.base.sha256 or "")),
     ]
     return table(["", ""], [cell for cell in cells if cell[1] not in (None, "")])
@@ -112,7 +113,7 @@ def vector(facts: Facts) -> Markup:
 
 def hyperparameters(facts: Facts) -> Markup | None:
     """Return a policy's settings, or None where the manifest has none."""
-    settings = mapping(facts.manifest.get("hyperparameters"))
+    settings = facts.manifest.hyperparameters or {}
     rows = [(code(key), settings[key]) for key in HYPERPARAMETERS if key in settings]
     return table(["setting", "value"], rows) if rows else None
 

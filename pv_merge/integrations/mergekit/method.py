@@ -29,6 +29,7 @@ from pv_merge.arithmetic.preference import Interference, SignConsensus
 from pv_merge.arithmetic.rounding import RoundingMode
 from pv_merge.artifacts.manifest import said_in
 from pv_merge.artifacts.protection import negative_problem
+from pv_merge.artifacts.reference import parse_reference
 from pv_merge.errors import PvMergeError
 from pv_merge.recipe.grouping import InputSettings, group_inputs
 
@@ -105,7 +106,7 @@ def _refuse_negative(
 ) -> None:
     for item in preferences:
         if item.eta < 0:
-            folders = [s.model.rpartition("+")[2] for s in settings if s.preference == item.name]
+            folders = [parse_reference(s.model).name for s in settings if s.preference == item.name]
             problem = negative_problem(item.name, (said_in(f, item.name) for f in folders))
             if problem:
                 raise PvMergeError(problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pv_merge.artifacts.base_hash import HASHED_AT_ONCE
+from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.recipe.checks.finding import Finding
 from pv_merge.recipe.checks.inputs import CheckedInput
@@ -21,10 +21,7 @@ def base_findings(
     """Compare the bases that manifests name; where none does, a weight that few policies move."""
     said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
     if said:
-        from pv_merge.artifacts.base_hash import known_hash, weights_hash
-
-        size = sum(file.stat().st_size for file in base.files)
-        own = weights_hash(base) if deep or size <= HASHED_AT_ONCE else known_hash(base)
+        own = weights_hash(base) if deep else cheap_hash(base)
         if own is None:
             yield Finding(
                 "note",
@@ -32,12 +29,11 @@ def base_findings(
                 "name, which takes reading it; --deep does",
             )
             said = {}
-        for model, value in said.items():
-            if value != own:
-                yield Finding(
-                    "error",
-                    f"{recipe.path}: {model}: was made from another base than {recipe.base_model} (its manifest's hash of the base's weights differs)",
-                )
+        for model in from_other_bases(said, own or ""):
+            yield Finding(
+                "error",
+                f"{recipe.path}: {model}: was made from another base than {recipe.base_model} (its manifest's hash of the base's weights differs)",
+            )
     for item, entry in zip(inputs, recipe.inputs, strict=True):
         plain = item.usable and not item.adapter and not item.is_vector
         if not plain or item.base_sha256 or entry.parameters.polarity == "vector":

@@ -8,8 +8,8 @@ from typing import Any
 
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.manifest import said_in
-from pv_merge.artifacts.names import local_folder
 from pv_merge.artifacts.protection import negative_problem
+from pv_merge.artifacts.reference import local_folder, parse_reference
 from pv_merge.errors import PvMergeError
 from pv_merge.recipe.checks.bases import base_findings
 from pv_merge.recipe.checks.finding import Finding
@@ -70,7 +70,7 @@ def _folders(recipe: Recipe, deep: bool) -> Iterator[Finding]:
 
 
 def _local_name(where: str, model: str) -> Iterator[Finding]:
-    for part in model.split("+"):
+    for part in parse_reference(model).parts:
         if Path(part).is_dir() and part.count("/") < 2:
             yield Finding(
                 "warning",
@@ -152,7 +152,7 @@ def protected_problems(
     found = []
     for name in negative:
         models = [item.model for item in recipe.inputs if item.parameters.preference == name]
-        said = [said_in(places.get(m, m.rpartition("+")[2]), name) for m in models]
+        said = [said_in(places.get(m, parse_reference(m).name), name) for m in models]
         problem = negative_problem(name, said)
         if problem:
             found.append(problem)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
 from pv_merge.artifacts.fit import adapter_problems, shape_problems
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import MANIFESTS
-from pv_merge.artifacts.names import local_folder
+from pv_merge.artifacts.manifest import Manifest, read_manifest
+from pv_merge.artifacts.reference import parse_reference
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 from pv_merge.recipe.checks.finding import Finding
 from pv_merge.recipe.recipe import Recipe
@@ -21,31 +20,27 @@ class CheckedInput:
 
     def __init__(self, model: str, base_model: str) -> None:
         self.model = model
-        self.base_part, plus, lora = model.partition("+")
-        self.over_base = bool(plus)
-        self.folder = Path(lora if plus else model)
+        self.reference = parse_reference(model)
+        self.over_base = self.reference.over_base
+        self.folder = Path(self.reference.name)
         self.problem: str | None = None
         try:
-            self.folder = local_folder(lora if plus else model)
+            self.folder = self.reference.folder
         except PvMergeError as error:
             self.problem = error.message
         self.usable = self.folder.is_dir()
         self.adapter = self.usable and is_adapter(self.folder)
-        self.manifest: dict[str, Any] = {}
-        for name in MANIFESTS:
-            if (self.folder / name).exists():
-                self.manifest = read_json(self.folder / name)
+        self.manifest = read_manifest(self.folder) or Manifest()
 
     @property
     def is_vector(self) -> bool:
         """Whether the folder is a preference vector, by its manifest."""
-        return self.manifest.get("kind") == "preference_vector"
+        return self.manifest.is_vector
 
     @property
     def base_sha256(self) -> str | None:
         """The hash of the base's weights, where the manifest has it."""
-        said = self.manifest.get("base") or self.manifest.get("base_model") or {}
-        return said.get("weights_sha256") if isinstance(said, dict) else None
+        return self.manifest.made_from.weights_sha256
 
 
 def input_findings(
@@ -60,10 +55,10 @@ def input_findings(
             "the Hub has no ./ before it)",
         )
         return
-    if item.over_base and item.base_part != recipe.base_model:
+    if item.over_base and item.reference.base != recipe.base_model:
         yield Finding(
             "error",
-            f"{item.model}: is an adapter over {item.base_part}, not over {recipe.base_model}",
+            f"{item.model}: is an adapter over {item.reference.base}, not over {recipe.base_model}",
         )
     if item.is_vector and not item.over_base and polarity in ("positive", "negative"):
         yield Finding(
@@ -80,7 +75,7 @@ def input_findings(
             "error",
             f"{item.model}: is a model, not a difference; its polarity is positive or negative (make a vector with pv-merge extract)",
         )
-    trained = item.manifest.get("polarity")
+    trained = item.manifest.polarity
     if (
         trained
         and polarity in ("positive", "negative")
@@ -146,7 +141,7 @@ def _configs(item: CheckedInput, base: Checkpoint, other: Checkpoint) -> Iterato
             )
     names = [folder / "tokenizer.json" for folder in (base.folder, other.folder)]
     if all(name.exists() for name in names):
-        first, second = (read_json(name).get("model", {}).get("vocab") for name in names)
+        first, second = (read_object(name).get("model", {}).get("vocab") for name in names)
         if first is not None and second is not None and first != second:
             yield Finding(
                 "error",
