@@ -23,6 +23,11 @@ def push(
 
     One commit holds everything, so a reader sees the whole of it or nothing. ``told`` is told
     warnings and progress. Raises ``PvMergeError``, which says what is on the Hub by then.
+
+    >>> import pv_merge
+    >>> options = pv_merge.PushOptions(license="apache-2.0")
+    >>> pv_merge.push("vectors/polite", "alice/polite", options).endswith("/alice/polite")
+    True
     """
     options = options or PushOptions()
     plan = make_plan(Path(folder), repo, options)

@@ -24,7 +24,13 @@ def report(
 ) -> dict[str, Any]:
     """Compare the model in ``folder`` with base and recipe; write and return the loss report.
 
-    ``advance`` is told (weights done, weights in all).
+    ``advance`` is told (weights done, weights in all). Raises ``PvMergeError`` for a model that is
+    no merge of the recipe.
+
+    >>> import pv_merge
+    >>> found = pv_merge.merge("recipe.yml", "merged-for-report", report=False)
+    >>> round(pv_merge.report("recipe.yml", "merged-for-report")["preferences"]["polite"]["share"], 3)
+    1.0
     """
     recipe = read_recipe(path)
     sources, merged = Sources(recipe), Checkpoint(folder)
