@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pv_merge.merging.extract import extract as extract
     from pv_merge.merging.inspection import inspect as inspect
     from pv_merge.merging.report import report as report
-    from pv_merge.recipe.checks.check import check as check
+    from pv_merge.recipe.opening import check as check
 
     load = PreferenceVector.load
 
@@ -43,7 +43,7 @@ _PLACES = {
     "PushOptions": "pv_merge.hub.push_plan:PushOptions",
     "PvMergeError": "pv_merge.errors:PvMergeError",
     "calibrate": "pv_merge.evaluation.calibrate.calibrate:calibrate",
-    "check": "pv_merge.recipe.checks.check:check",
+    "check": "pv_merge.recipe.opening:check",
     "evaluate": "pv_merge.evaluation.evaluate:evaluate",
     "export": "pv_merge.integrations.export:export",
     "extract": "pv_merge.merging.extract:extract",

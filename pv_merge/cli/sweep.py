@@ -62,10 +62,9 @@ def command(
     from pv_merge.evaluation.measures.registry import build_measures
     from pv_merge.evaluation.sweep.report import print_tables
     from pv_merge.evaluation.sweep.sweep import sweep
-    from pv_merge.recipe.grid import read_axes
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.grid import parse_axes
 
-    axes = read_axes(etas, read_recipe(recipe).preferences)
+    axes = parse_axes(etas)
     measures, console = build_measures(**options), Console()
     with counted(console) as bar:
         said: dict[str, Any] = {

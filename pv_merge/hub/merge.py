@@ -8,10 +8,10 @@ from typing import Any
 
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.card.card import write_card
-from pv_merge.merging.run import Advance, Found, run, run_grid
-from pv_merge.recipe.checks.finding import Finding
+from pv_merge.merging.run import Advance, run, run_grid
+from pv_merge.recipe.checks.finding import warning
 from pv_merge.recipe.grid import checked_axes, points
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import Found, open_recipe
 
 
 def merge(
@@ -62,11 +62,10 @@ def merge_grid(
     >>> sorted(pv_merge.merge_grid("recipe.yml", "grid", {"polite": [0.5, 1]}))
     ['polite=0.5', 'polite=1']
     """
-    grid = points(checked_axes(eta, read_recipe(recipe).preferences), {})
+    opened = open_recipe(recipe, found)
+    grid = points(checked_axes(eta, opened.recipe.preferences), {})
     settings: dict[str, Any] = {"report": report, "threads": threads, "device": device}
-    return run_grid(
-        recipe, output, grid, **settings, found=found, advance=advance, finish=_card(found)
-    )
+    return run_grid(opened, output, grid, **settings, advance=advance, finish=_card(found))
 
 
 def _card(found: Found) -> Callable[[Path, str], None]:
@@ -76,6 +75,6 @@ def _card(found: Found) -> Callable[[Path, str], None]:
         try:
             write_card(folder, name)
         except PvMergeError as error:
-            found([Finding("warning", f"no card: {error.message}")])
+            found([warning(f"no card: {error.message}", error.topic)])
 
     return write

@@ -6,26 +6,26 @@ entry points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
-from pv_merge.artifacts.manifest import EXPORT_MANIFEST, read_manifest
-from pv_merge.artifacts.reference import parse_reference
-from pv_merge.errors import PvMergeError
+from pv_merge.artifacts.manifest import EXPORT_MANIFEST
+from pv_merge.errors import PvMergeError, Topic
 from pv_merge.merging.mix import Mix
-from pv_merge.recipe.checks.check import check, raise_errors
-from pv_merge.recipe.checks.finding import Finding
-from pv_merge.recipe.inputs import Sources
-from pv_merge.recipe.recipe import Recipe, read_recipe
+from pv_merge.recipe.checks.finding import Finding, note
+from pv_merge.recipe.opened import OpenRecipe
+from pv_merge.recipe.opening import Found, open_recipe
 from pv_merge.registry import Registry
 from pv_merge.version import __version__
 
+ABOUT_MERGED_MODELS = (Topic.MERGEKIT, Topic.OUTPUT)
+"""What the check says of these is about a merged model on disk, not about an adapter."""
+
 Advance = Callable[[int, int], None]
-Found = Callable[[list[Finding]], None]
 Manifest = dict[str, Any]
 
 
@@ -47,9 +47,9 @@ class ExportTarget:
 
     help: str
     """What is written, in a few words."""
-    write: Callable[[Sources, Path, ExportOptions, Manifest, Advance], None]
+    write: Callable[[OpenRecipe, Path, ExportOptions, Manifest, Advance], None]
     """Writes into a folder, and adds to the manifest what it wrote."""
-    check: Callable[[Sources], None] = lambda sources: None
+    check: Callable[[OpenRecipe], None] = lambda opened: None
     """Raises ``PvMergeError`` where the program could not hold the vectors."""
     usage: Callable[[Manifest, str], list[str]] = lambda manifest, folder: []
     """Returns what was written, and the commands that use it, in lines."""
@@ -97,16 +97,16 @@ def export(
     target = TARGETS.get(to)
     options = ExportOptions(rank, target.max_rank if max_rank is None else max_rank, dtype)
     refuse_existing(Path(output))
-    sources = open_sources(recipe, options, found)
-    target.check(sources)
-    manifest = _manifest(sources, to, options)
+    opened = open_for_export(recipe, options, found)
+    target.check(opened)
+    manifest = _manifest(opened, to, options)
     with new_folder(Path(output)) as work:
-        target.write(sources, work, options, manifest, advance)
+        target.write(opened, work, options, manifest, advance)
         write_json(work / EXPORT_MANIFEST, manifest)
     return manifest
 
 
-def open_sources(path: str | Path, options: ExportOptions, found: Found) -> Sources:
+def open_for_export(path: str | Path, options: ExportOptions, found: Found) -> OpenRecipe:
     """Return the inputs of a recipe that the check has no error for."""
     if (
         options.rank is not None
@@ -114,24 +114,24 @@ def open_sources(path: str | Path, options: ExportOptions, found: Found) -> Sour
         and options.rank > options.max_rank
     ):
         raise PvMergeError(f"--rank {options.rank} is over --max-rank {options.max_rank}")
-    findings = raise_errors(check(path))
-    recipe = read_recipe(path)
-    if recipe.other:
-        key = next(iter(recipe.other))
+    findings: list[Finding] = []
+    opened = open_recipe(path, findings.extend)
+    recipe = opened.recipe
+    for key in recipe.other:
         raise PvMergeError(
-            f"{path}: {key} changes the tokenizer, which an adapter cannot; merge with mergekit-yaml"
+            f"{path}: {key} changes the tokenizer, which an adapter cannot; merge with mergekit-yaml",
+            Topic.MERGEKIT,
         )
-    said = {"round_to": recipe.parameters.round_to, "out_dtype": recipe.out_dtype}
+    kept = [finding for finding in findings if finding.topic not in ABOUT_MERGED_MODELS]
+    said = {"round_to": recipe.round_to, "out_dtype": recipe.out_dtype}
     unused = [f"{key}: {value}" for key, value in said.items() if value is not None]
-    # What the check says of dtypes is about a merged model on disk.
-    kept = [f for f in findings if "out_dtype" not in f.text and "mergekit" not in f.text]
     if unused:
         text = (
             f"{path}: {', '.join(unused)} concerns merged weights; the adapter is {options.dtype}"
         )
-        kept.append(Finding("note", text))
+        kept.append(note(text, Topic.OUTPUT))
     found(kept)
-    return Sources(recipe)
+    return opened
 
 
 def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
@@ -149,40 +149,31 @@ def measures(mix: Mix) -> Manifest:
     return {**said, "left_out": list(mix.left_out)} if mix.left_out else said
 
 
-def _manifest(sources: Sources, target: str, options: ExportOptions) -> Manifest:
+def _manifest(opened: OpenRecipe, target: str, options: ExportOptions) -> Manifest:
     """Return what is known of a mix: recipe, base, and every preference with eta and lineage."""
-    recipe = sources.recipe
+    recipe = opened.recipe
     return {
         "kind": "export",
         "format": 1,
         "to": target,
         "dtype": options.dtype,
-        "base": {"path": recipe.base_model, "weights_sha256": weights_hash(sources.base)},
-        "preferences": {name: _preference(recipe, name) for name in recipe.preferences},
+        "base": {"path": recipe.base_model, "weights_sha256": weights_hash(opened.base)},
+        "preferences": {name: _preference(opened, name) for name in recipe.preferences},
         "recipe": recipe.text,
         "pv_merge": __version__,
     }
 
 
-def _preference(recipe: Recipe, name: str) -> dict[str, Any]:
-    eta = recipe.etas[name]
-    inputs = [item for item in recipe.inputs if item.parameters.preference == name]
+def _preference(opened: OpenRecipe, name: str) -> dict[str, Any]:
+    eta = opened.recipe.etas[name]
     return {
         "eta": "as the recipe says, by layer or filter" if eta is None else eta,
         "inputs": [
-            {
-                "path": item.model,
-                "polarity": item.parameters.polarity,
-                "manifest": _lineage(item.model),
-            }
-            for item in inputs
+            {"path": item.model, "polarity": item.polarity, "manifest": item.manifest.data or None}
+            for item in opened.inputs
+            if item.preference == name
         ],
     }
-
-
-def _lineage(model: str) -> Mapping[str, Any] | None:
-    manifest = read_manifest(parse_reference(model).folder)
-    return manifest.data if manifest else None
 
 
 def rank_text(said: Manifest) -> str:

@@ -23,29 +23,29 @@ from pv_merge.integrations.export import (
     refuse_rank,
 )
 from pv_merge.merging.mix import alone, low_rank_mix, nonlinear_controls
-from pv_merge.recipe.inputs import Sources
+from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.recipe import Recipe
 
 
-def _check(sources: Sources) -> None:
-    recipe = sources.recipe
-    gguf_family(sources.base.config, recipe.base_model)
+def _check(opened: OpenRecipe) -> None:
+    recipe = opened.recipe
+    gguf_family(opened.base.config, recipe.base_model)
     raise_all(nonlinear_controls(recipe) + _scale_problems(recipe) + _name_problems(recipe))
 
 
 def _write(
-    sources: Sources, work: Path, options: ExportOptions, manifest: Manifest, advance: Advance
+    opened: OpenRecipe, work: Path, options: ExportOptions, manifest: Manifest, advance: Advance
 ) -> None:
-    names = sources.recipe.preferences
+    names = opened.recipe.preferences
     for number, name in enumerate(names):
 
         def moved(done: int, total: int, before: int = number) -> None:
             advance(before * total + done, len(names) * total)
 
-        mix = low_rank_mix(sources, alone(sources.recipe, name), options.rank, moved)
+        mix = low_rank_mix(opened, alone(opened.recipe, name), options.rank, moved)
         refuse_rank(mix, name, options)
         file = f"{name}.gguf"
-        write_gguf(work / file, name, mix.changes, sources.base.config, options.dtype)
+        write_gguf(work / file, name, mix.changes, opened.base.config, options.dtype)
         manifest["preferences"][name] |= {"file": file, **measures(mix)}
 
 

@@ -17,16 +17,16 @@ from pv_merge.integrations.export import (
 )
 from pv_merge.integrations.vllm.ranks import VLLM_RANKS, vllm_rank
 from pv_merge.merging.mix import low_rank_mix
-from pv_merge.recipe.inputs import Sources
+from pv_merge.recipe.opened import OpenRecipe
 
 
 def _write(
-    sources: Sources, work: Path, options: ExportOptions, manifest: Manifest, advance: Advance
+    opened: OpenRecipe, work: Path, options: ExportOptions, manifest: Manifest, advance: Advance
 ) -> None:
-    mix = low_rank_mix(sources, rank=options.rank, advance=advance)
-    refuse_rank(mix, str(sources.recipe.path), options)
-    base = without_revision(sources.recipe.base_model)
-    write_low_rank(work, mix.changes, sources.base, base, options.dtype)
+    mix = low_rank_mix(opened, rank=options.rank, advance=advance)
+    refuse_rank(mix, str(opened.recipe.path), options)
+    base = without_revision(opened.recipe.base_model)
+    write_low_rank(work, mix.changes, opened.base, base, options.dtype)
     manifest |= measures(mix)
 
 

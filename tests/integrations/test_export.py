@@ -16,13 +16,14 @@ from torch import Tensor
 
 from pv_merge.arithmetic.low_rank import truncated, truncated_product
 from pv_merge.cli import main
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, Topic
 from pv_merge.integrations.export import TARGETS, ExportTarget, export
 from pv_merge.integrations.llama_cpp import llama_commands, paired_rows
 from pv_merge.integrations.vllm.ranks import vllm_rank
 from pv_merge.merging.extract import Options, extract
 from pv_merge.merging.mix import low_rank_mix
 from pv_merge.merging.run import run
+from pv_merge.recipe.checks.finding import Finding
 from pv_merge.registry import Registry
 
 from models import largest_difference, load, logits, pair, perturbed, recipe, save, state, tiny
@@ -336,3 +337,21 @@ def test_a_broken_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.names == ["bad"]
     with pytest.raises(PvMergeError, match="thing bad: no_such_package:TARGET cannot be loaded"):
         found.get("bad")
+
+
+def test_a_recipe_with_mergekits_name_keeps_its_warnings(root: Path, tmp_path: Path) -> None:
+    """A line begins with the recipe's path; what is left out goes by topic, never by wording."""
+    said_of = {"preference": "helpful", "polarity": "positive"}
+    models = [(str(root / "full"), {**said_of, "eta": 0.8}), (str(root / "helpful"), said_of)]
+    document = recipe(str(root / "base"), models, dtype="bfloat16", out_dtype="float16")
+    for name in ("recipe.yml", "mergekit_config.yml", "out_dtype.yml"):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        said: list[Finding] = []
+        export(path, tmp_path / f"{name}-out", "peft", rank=4, found=said.extend)
+        assert [(item.level, item.topic) for item in said] == [
+            ("warning", Topic.DTYPE),
+            ("note", Topic.POLARITY),
+            ("note", Topic.OUTPUT),
+        ], name
+        assert all(item.text.startswith(f"{path}: ") for item in said)
