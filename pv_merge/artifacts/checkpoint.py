@@ -15,6 +15,7 @@ from pv_merge.errors import PvMergeError
 if TYPE_CHECKING:
     import torch
 
+WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.fit import adapter_problems, shape_problems
+from pv_merge.artifacts.fit import shape_problems
 from pv_merge.artifacts.manifest import Manifest, read_manifest
 from pv_merge.artifacts.reference import parse_reference
 from pv_merge.data.documents import read_object
@@ -97,7 +98,7 @@ def input_findings(
                 "note",
                 f"{item.model}: mergekit-yaml merges the adapter in the base's dtype first (and needs --lora-merge-cache); pv-merge run applies it in float32",
             )
-        for line in adapter_problems(item.folder, base):
+        for line in Adapter(item.folder).problems(base):
             yield Finding("error", line)
         return
     other = Checkpoint(item.folder)
