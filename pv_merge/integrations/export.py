@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.adapter import write_low_rank
+from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.manifest import EXPORT_MANIFEST
