@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pv_merge.artifacts.adapter import write_low_rank
+from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.reference import without_revision
 from pv_merge.integrations.export import (
     Advance,
