@@ -99,7 +99,8 @@ def command(
     pictures = draw(result, folder)
     report = write(result, folder, pictures, provenance)
     print_tables(result, console)
-    console.print(f"\n{report} holds all of it, with {len(pictures)} pictures.", highlight=False)
+    count = f"{len(pictures)} {'picture' if len(pictures) == 1 else 'pictures'}"
+    console.print(f"\n{report} holds all of it, with {count}.", highlight=False)
 
 
 def _at(point: Any, axes: Any) -> str:
