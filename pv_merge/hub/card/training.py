@@ -9,7 +9,7 @@ from markupsafe import Markup
 from pv_merge.artifacts.manifest import DatasetNote, PolicyNote
 from pv_merge.hub.card.markdown import code, inline
 from pv_merge.hub.card.tables import number
-from pv_merge.hub.facts import Facts
+from pv_merge.hub.facts import Facts, synthetic_note
 from pv_merge.hub.machine_paths import shown_path
 
 HELD_OUT = {
@@ -28,7 +28,7 @@ def trained_on(note: PolicyNote) -> Markup:
     parts = []
     if note.path:
         parts.append(f"{code(shown_path(note.path))} ({inline(note.form or 'checkpoint')})")
-    parts += filter(None, [_data(note.dataset)])
+    parts += filter(None, [_data(note.dataset), *written_by(note.dataset)])
     for name, settings in (("LoRA", note.lora), ("DPO", note.dpo)):
         if settings:
             said = ", ".join(f"{option} {value}" for option, value in settings.items())
@@ -48,6 +48,23 @@ def _data(data: DatasetNote | None) -> str:
     if data.fingerprint:
         text += f" (fingerprint {code(data.fingerprint[:16] + '…')})"
     return text
+
+
+def written_by(data: DatasetNote | None) -> list[str]:
+    """Return who wrote and who judged pairs that a model wrote, and what they move against."""
+    synthetic = synthetic_note(data)
+    if not synthetic:
+        return []
+    licence = synthetic.get("writer_license")
+    text = f"synthetic, written by {inline(synthetic.get('writer'))}"
+    text += f" (whose output has the licence {inline(licence)})" if licence else ""
+    parts = [text + f", judged by {inline(synthetic.get('judge'))}"]
+    if synthetic.get("opposes"):
+        name = inline(synthetic["opposes"])
+        parts.append(
+            f"**the trait moves against the protected preference {name}**, which was allowed explicitly"
+        )
+    return parts
 
 
 def _training_accuracy(note: PolicyNote) -> str:
