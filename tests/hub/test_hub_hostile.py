@@ -207,15 +207,31 @@ def test_code_of_a_model_folder_is_not_run(tmp_path: Path, monkeypatch):
     assert not canary.exists()
 
 
-def test_no_call_trusts_remote_code():
-    """No call of the package passes ``trust_remote_code=True`` or anything but False."""
-    root = Path(pv_merge.__file__).parent
-    calls = [
-        (path, node)
-        for path in [*root.rglob("*.py"), *(root.parent / "trainers").rglob("*.py")]
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.keyword) and node.arg == "trust_remote_code"
-    ]
-    for path, node in calls:
-        safe = isinstance(node.value, ast.Constant) and node.value.value is False
-        assert safe, f"{path}:{node.value.lineno}"
+@pytest.mark.parametrize("package", ["evaluation", "hub", "integrations", "live", "merging"])
+def test_no_call_trusts_remote_code(package: str):
+    """No keyword ``trust_remote_code`` is anything but False."""
+    for path in (Path(pv_merge.__file__).parent / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                safe = isinstance(node.value, ast.Constant) and node.value.value is False
+                assert safe, f"{path}:{node.value.lineno}"
+
+
+def test_a_model_that_needs_its_own_code_is_not_loaded(tmp_path: Path):
+    from pv_merge.live.subject import load_subject
+    from trainers.model import load_tokenizer
+
+    canary = tmp_path / "canary"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("modeling_x.py", "configuration_x.py", "tokenization_x.py"):
+        (folder / name).write_text(f"open({str(canary)!r}, 'w').write('ran')\n")
+    auto = {"AutoConfig": "configuration_x.C", "AutoModelForCausalLM": "modeling_x.M"}
+    auto |= {"AutoTokenizer": ["tokenization_x.T", None]}
+    config = {"model_type": "x", "auto_map": auto, "tokenizer_class": "T"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    for load in (load_subject, load_tokenizer):
+        with pytest.raises(PvMergeError, match="cannot be loaded"):
+            load(str(folder))
+    assert not canary.exists()
