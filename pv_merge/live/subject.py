@@ -39,9 +39,11 @@ def load_subject(name: str, base: str | None = None, dtype: str = "float32") -> 
 
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(loadable(_tokenizer_home(name, base)))
+        tokenizer = AutoTokenizer.from_pretrained(
+            loadable(_tokenizer_home(name, base)), trust_remote_code=False
+        )
         model: Any = AutoModelForCausalLM.from_pretrained(
-            loadable(name), dtype=getattr(torch, dtype)
+            loadable(name), dtype=getattr(torch, dtype), trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise PvMergeError(f"{name}: cannot be loaded ({str(error).splitlines()[0]})") from None
