@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.folders import write_json
+from pv_merge.errors import harmless_text
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.evaluation.sweep.page import page
 from pv_merge.evaluation.sweep.pictures import point_name
@@ -115,4 +116,4 @@ def _plain(text: str) -> str:
     """Return text that rich prints as it is, on one line."""
     from rich.markup import escape
 
-    return escape(" ".join(text.split()))
+    return escape(harmless_text(" ".join(text.split())))
