@@ -197,6 +197,7 @@ class _Run:
                     callbacks=session.callbacks,
                     store=inputs.store,
                     bar=self.bar,
+                    tree=settings.tree,
                 )
         except (ValueError, ImportError, RuntimeError, NotImplementedError) as error:
             raise PvMergeError(f"dpo: {' '.join(str(error).split())}") from error
@@ -241,6 +242,7 @@ class _Run:
             "lora": settings.lora,
             "adapter_dtype": settings.adapter_dtype if settings.lora is not None else None,
             "reference_sequences_computed": trainer.reference_computed,
+            "tree": trainer.tree,
             "dpo": settings.dpo,
             **manifest_part(session, trainer, metrics),
         }

@@ -56,6 +56,9 @@ class DPOSettings(TrainingSettings):
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype that a finished adapter is stored in. Training is in float32 either way, and since an
     adapter is the delta itself, bfloat16 costs it 0.2 % and halves the file."""
+    tree: bool = True
+    """Read each batch as a tree of tokens: a prompt once for both answers, what several prompts share
+    once for all, and nothing padded. Same loss and gradients; false goes by TRL's padded rows."""
     dpo: dict[str, Any] = Field(default_factory=dict)
     """TRL's DPOConfig."""
     protected: bool | None = None
