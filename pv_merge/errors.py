@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from enum import StrEnum
 
 import click
 
 
+class Topic(StrEnum):
+    """What a line is about, for code that must tell lines apart; none may read their wording."""
+
+    GENERAL = "general"
+    """Nothing that code tells apart."""
+    SYNTAX = "syntax"
+    """A file's text: YAML, JSON, keys and the types of their values."""
+    FOLDER = "folder"
+    """A folder or file that is not there, or not what it should be."""
+    BASE = "base"
+    """Whether something was made from, or fits, the base."""
+    POLARITY = "polarity"
+    """Which side an input is."""
+    ETA = "eta"
+    """An eta that is missing, disagrees or is not finite."""
+    CONTROL = "control"
+    """A control of the merge: its value, or that it does not apply."""
+    PROTECTED = "protected"
+    """A negative eta of a protected preference."""
+    FINITE = "finite"
+    """Weights that are not finite."""
+    DTYPE = "dtype"
+    """The dtype that inputs are read in, before anything is subtracted."""
+    OUTPUT = "output"
+    """How merged weights are written; nothing that an adapter has."""
+    MERGEKIT = "mergekit"
+    """Stock mergekit alone; no other way to merge or export is concerned."""
+    COMMIT = "commit"
+    """The commit of a push to the Hub."""
+    LICENCE = "licence"
+    """A licence that is unknown or in conflict."""
+
+
 class PvMergeError(click.ClickException):
-    """A problem that the user can mend.
+    """A problem that the user can mend; ``topic`` says what it is about.
 
     It is a ``ClickException``, so that every click command that it reaches, ``mergekit-yaml``
     among them, prints one line and exits with 1. It is not a ``ValueError``, since pydantic would
     then wrap it in a report of several lines.
     """
+
+    def __init__(self, message: str, topic: Topic = Topic.GENERAL) -> None:
+        super().__init__(message)
+        self.topic = topic
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -38,7 +76,7 @@ def unknown_keys(given: Iterable[object], known: Iterable[str], where: str) -> l
     ]
 
 
-def raise_all(problems: list[str]) -> None:
+def raise_all(problems: Sequence[str], topic: Topic = Topic.GENERAL) -> None:
     """Raise one ``PvMergeError`` that lists every problem, a line each; return if there is none."""
     if problems:
-        raise PvMergeError("\n       ".join(problems))
+        raise PvMergeError("\n       ".join(problems), topic)

@@ -31,6 +31,7 @@ from trainers.run_folder import RunFolder
 from trainers.session import Outcome, Session, finish_folder, manifest_part, save_weights
 from trainers.settings import DPOSettings, Polarity
 from trainers.tokens import Tokenized, tokenize
+from trainers.traits.record import synthetic
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -138,6 +139,7 @@ class Inputs:
                 "prompt_fills_max_length": self.tokens.filled,
             },
             "truncated": self.tokens.truncated,
+            **synthetic(self.settings.dataset.path),
         }
 
     def notes(self) -> tuple[str, ...]:

@@ -43,11 +43,11 @@ def model_hash(name: str) -> str:
     return weights_hash(Checkpoint(folder))
 
 
-def recipe_subject(path: Path) -> dict[str, Any]:
-    """Return what a recipe's models are: its content, and the hashes of all weights it names."""
+def recipe_subject(text: str) -> dict[str, Any]:
+    """Return what the models of a recipe (YAML) are: its content, and the hashes of all weights it names."""
     import yaml
 
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = yaml.safe_load(text)
     names: set[str] = set()
     _model_names(data, names)
     return {

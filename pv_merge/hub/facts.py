@@ -14,8 +14,8 @@ from pv_merge.artifacts.names import cached_folder, surely_on_hub
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.base import Base, find_base
-from pv_merge.recipe.recipe import Recipe, parse_recipe
-from pv_merge.recipe.schema import Conditional
+from pv_merge.recipe.reading import parse_recipe
+from pv_merge.recipe.recipe import Recipe
 
 Kind = Literal["merge", "vector", "policy", "base"]
 
@@ -124,6 +124,9 @@ def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     facts = Facts(folder, title, kind, is_adapter(folder), base, manifest)
     if kind == "policy" and facts.protected and manifest.get("polarity") == "negative":
         facts.negative_protected = [str(manifest.get("preference"))]
+    against = ((manifest.get("dataset") or {}).get("synthetic") or {}).get("opposes")
+    if against and manifest.get("polarity") == "positive":
+        facts.negative_protected = [str(against)]
     return facts
 
 
@@ -137,8 +140,8 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     sources = [
         Source(
             item.model,
-            str(item.parameters.preference),
-            str(item.parameters.polarity),
+            item.preference,
+            item.polarity,
             _input_manifest(item.model),
         )
         for item in recipe.inputs
@@ -185,18 +188,9 @@ def _negative_protected(facts: Facts) -> list[str]:
         said = [
             _said_protected(source, name) for source in facts.sources if source.preference == name
         ]
-        if is_protected(name, *said) and has_negative(facts.recipe.setting(name, "eta")):
+        if is_protected(name, *said) and facts.recipe.goes_negative(name):
             found.append(name)
     return found
-
-
-def has_negative(setting: Any) -> bool:
-    """Return whether an eta is negative anywhere: a number, a gradient, or values by filters."""
-    if isinstance(setting, list):
-        return any(has_negative(item) for item in setting)
-    if isinstance(setting, Conditional):
-        return has_negative(setting.value)
-    return setting is not None and float(setting) < 0
 
 
 def _said_protected(source: Source, name: str) -> bool | None:
