@@ -19,6 +19,7 @@ from pv_merge.data.encoding import Encoded
 from pv_merge.data.token_tree import UNSCORED, tree_order
 from pv_merge.data.tree_attention import attend_to_trees, why_not
 from pv_merge.errors import PvMergeError
+from pv_merge.progress import say
 from trainers import ranks
 from trainers.reference import ReferenceStore, Sequence_, longest_first, reference_columns
 from trainers.tree import TOLERANCE, AsTree, largest_difference
@@ -152,7 +153,7 @@ class SharedReferenceTrainer(DPOTrainer):
                 for base, name in zip(bases, before, strict=True):
                     base.set_attn_implementation(name)
         if reason is not None:
-            self._bar.console.print(f"no tree of tokens: the model {reason}", highlight=False)
+            say(self._bar, f"no tree of tokens: the model {reason}")
         return reason is None
 
     def _why_no_trees(self, base: Any) -> str | None:

@@ -212,7 +212,7 @@ def test_where_a_tree_does_not_hold_the_padded_way_is_taken_and_said(
     other = other_base(tmp_path, base, family, **changes)
     (outcome,) = train(settings(tmp_path, other, pair_rows(8), dpo={"max_steps": 1}), ["positive"])
     assert (
-        capsys.readouterr().out.replace("\n", " ").count(f"no tree of tokens: the model {reason}")
+        capsys.readouterr().err.replace("\n", " ").count(f"no tree of tokens: the model {reason}")
         == 1
     )
     assert json.loads((outcome.folder / "pv_run.json").read_text())["tree"] is False
