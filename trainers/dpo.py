@@ -132,12 +132,7 @@ class Inputs:
             **self.settings.dataset.model_dump(exclude_none=True),
             "pairs": len(self.data.pairs),
             "fingerprint": self.data.fingerprint(),
-            "dropped": {
-                "chosen_equals_rejected": self.data.equal,
-                "no_clear_label": self.data.undecided,
-                "over_max_chars": self.data.long,
-                "prompt_fills_max_length": self.tokens.filled,
-            },
+            "dropped": {**self.data.dropped(), "prompt_fills_max_length": self.tokens.filled},
             "truncated": self.tokens.truncated,
             **synthetic(self.settings.dataset.path),
         }

@@ -87,6 +87,8 @@ class Session:
             "loss": "loss",
             "rewards/accuracies": "accuracy",
             "rewards/margins": "margin",
+            "accuracy": "accuracy",
+            "margin": "margin",
             "mean_token_accuracy": "token_accuracy",
         }
         for key, name in names.items():
