@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.names import is_hub_name, loadable
+from pv_merge.artifacts.reference import is_hub_name, loadable
 from pv_merge.errors import PvMergeError
 from trainers.settings import TrainingSettings
 

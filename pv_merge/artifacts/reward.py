@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
+from pv_merge.data.documents import read_object
 
 PROMPTS = "pv_prompts.json"
 """File of the digests of the prompts that a reward model was trained on."""
@@ -22,7 +23,7 @@ def known_prompts(folder: str | Path, prompts: Iterable[str]) -> int:
     place = Path(folder) / PROMPTS
     if not place.is_file():
         return 0
-    return len(set(read_json(place)["sha256_16"]) & _digests(prompts))
+    return len(set(read_object(place)["sha256_16"]) & _digests(prompts))
 
 
 def _digests(prompts: Iterable[str]) -> set[str]:

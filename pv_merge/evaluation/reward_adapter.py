@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import RUN_MANIFEST
-from pv_merge.artifacts.names import loadable
+from pv_merge.artifacts.base_hash import cheap_hash
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.manifest import RUN_MANIFEST, read_manifest
+from pv_merge.artifacts.reference import loadable
 from pv_merge.artifacts.reward import known_prompts
-from pv_merge.errors import PvMergeError
+from pv_merge.data.documents import read_object
+from pv_merge.errors import PvMergeError, Topic
 
 CONFIG = "adapter_config.json"
 
@@ -29,7 +31,7 @@ def load_reward_adapter(folder: str) -> tuple[Any, Any]:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    said = read_json(Path(folder) / CONFIG)
+    said = read_object(Path(folder) / CONFIG)
     task, base = said.get("task_type"), str(said.get("base_model_name_or_path"))
     if task != "SEQ_CLS":
         raise PvMergeError(
@@ -61,16 +63,13 @@ def refuse_known(model: str, prompts: Sequence[str], allowed: int) -> None:
 
 
 def _check_base(folder: str, base: str) -> None:
-    from pv_merge.artifacts.base_hash import weights_hash
-    from pv_merge.artifacts.checkpoint import Checkpoint
-
-    place = Path(folder) / RUN_MANIFEST
-    said = (read_json(place).get("base_model") or {}) if place.is_file() else {}
-    expected = said.get("weights_sha256")
-    if expected and Path(base).is_dir() and weights_hash(Checkpoint(base)) != expected:
+    manifest = read_manifest(folder, RUN_MANIFEST)
+    expected = manifest.made_from.weights_sha256 if manifest else None
+    if expected and Path(base).is_dir() and cheap_hash(Checkpoint(base)) not in (None, expected):
         raise PvMergeError(
             f"{folder}: its base {base} has other weights than those that it was trained on; is "
-            "another model there now?"
+            "another model there now?",
+            Topic.BASE,
         )
 
 
