@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from pv_merge.artifacts.base_hash import weights_hash
+from pv_merge.data.encoding import encode_prompt
 from pv_merge.errors import PvMergeError
 from trainers.traits.exchange import Failure, Reply, Request, Take
 from trainers.traits.messages import Messages, without_system
@@ -29,7 +30,8 @@ class LocalModel:
     def identity(self) -> Any:
         """The weights' hash, or the name where only transformers knows what it means."""
         settings = self._settings
-        return ["local", self._weights, settings.options, settings.system_role]
+        dtype, role = settings.dtype, settings.system_role
+        return ["local", self._weights, settings.options, dtype, role]
 
     @cached_property
     def _weights(self) -> str:
@@ -91,7 +93,7 @@ class LocalModel:
         cuda = torch.cuda.is_available()
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
-                loadable(name), dtype="auto" if cuda else torch.float32
+                loadable(name), dtype=self._settings.dtype
             )
         except (OSError, ValueError) as error:
             raise PvMergeError(f"{self.role}: {name}: cannot be loaded ({error})") from None
@@ -100,21 +102,14 @@ class LocalModel:
     def _encode(self, messages: Messages) -> list[int]:
         if not self._settings.system_role:
             messages = without_system(messages)
-        if self._tokenizer.chat_template is None:
-            text = "\n\n".join(part for _, part in messages) + "\n\n"
-            return list(self._tokenizer(text)["input_ids"])
-        turns = [{"role": role, "content": part} for role, part in messages]
         try:
-            found = self._tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, return_dict=True
-            )
+            return encode_prompt(self._tokenizer, messages)
         except Exception as error:  # a template may raise what it likes
             raise PvMergeError(
                 f"{self.role}: {self.name}: its chat template does not take these messages "
                 f"({' '.join(str(error).split())}); if it knows no system message, set "
                 "system_role: false"
             ) from None
-        return list(found["input_ids"])
 
     def _generate(
         self, prompts: list[list[int]], temperature: float, most: int, seed: int
