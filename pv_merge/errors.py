@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import StrEnum
+from pathlib import Path
 
 import click
 
@@ -80,3 +83,62 @@ def raise_all(problems: Sequence[str], topic: Topic = Topic.GENERAL) -> None:
     """Raise one ``PvMergeError`` that lists every problem, a line each; return if there is none."""
     if problems:
         raise PvMergeError("\n       ".join(problems), topic)
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than the file system takes",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder, not a file",
+    errno.ELOOP: "its symbolic links lead in a circle",
+    errno.EEXIST: "something of this name exists",
+    errno.ENOTEMPTY: "something of this name exists",
+    errno.EMFILE: "too many open files",
+    errno.ENFILE: "too many open files",
+    errno.EIO: "the disk failed",
+    errno.EXDEV: "it would have to be moved to another file system",
+    errno.EBUSY: "something else uses it",
+}
+"""What the operating system's errors mean, as they stand in a line."""
+
+
+def explain_os_error(error: OSError, path: object, verb: str = "written") -> PvMergeError:
+    """Return the one line for an error of the operating system about ``path``.
+
+    ``verb`` says what was tried: ``read`` or ``written``.
+    """
+    if error.errno == errno.ENOENT:
+        return PvMergeError(f"{path}: {_absent(Path(str(path)), verb)}")
+    reason = _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
+    return PvMergeError(f"{path}: cannot be {verb}: {reason}")
+
+
+@contextmanager
+def os_errors(path: object, verb: str = "written") -> Iterator[None]:
+    """Turn what the operating system refuses in this block into one line about ``path``.
+
+    An ``OSError`` without a number is not the operating system's, and passes.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise explain_os_error(error, path, verb) from error
+
+
+def _absent(path: Path, verb: str) -> str:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return f"cannot be {verb}: the current folder has been deleted; cd to another"
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            what = "is" if place == path else f"{place} is"
+            return f"{what} a link to {place.readlink()}, which does not exist"
+    return "cannot be written: a folder on the way is gone" if verb == "written" else "no such file"

@@ -7,8 +7,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.manifest import RUN_MANIFEST
+from pv_merge.artifacts.manifest import read_manifest as read_any
 from pv_merge.errors import PvMergeError
 
 PACKAGES = (
@@ -73,20 +74,18 @@ def read_manifest(folder: Path, kind: str = "policy") -> dict[str, Any] | None:
 
     Raises ``PvMergeError`` if it is of another kind.
     """
-    path = folder / RUN_MANIFEST
-    if not path.exists():
+    manifest = read_any(folder, RUN_MANIFEST)
+    if manifest is None:
         return None
-    data = read_json(path)
-    if not isinstance(data, dict) or data.get("kind") != kind:
-        raise PvMergeError(f"{path}: is not the manifest of {KINDS[kind]}")
-    return data
+    if manifest.kind != kind:
+        raise PvMergeError(f"{folder / RUN_MANIFEST}: is not the manifest of {KINDS[kind]}")
+    return manifest.data
 
 
 def made_by_sft(base: Path) -> dict[str, Any] | None:
     """Return how ``pv-train sft`` made a base (base, dataset, settings), or None where it did not."""
-    path = base / RUN_MANIFEST
-    if not path.exists() or read_json(path).get("kind") != "sft":
+    said = read_any(base, RUN_MANIFEST)
+    if said is None or said.kind != "sft":
         return None
-    manifest = read_manifest(base, "sft") or {}
     names = ("base_model", "dataset", "lora", "sft", "seed")
-    return {name: manifest[name] for name in names if name in manifest}
+    return {name: said.data[name] for name in names if name in said.data}

@@ -14,7 +14,8 @@ from torch import Tensor
 from pv_merge.arithmetic.dtypes import dtype_named
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 PREFIX = "base_model.model."
@@ -42,7 +43,7 @@ class Adapter:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The adapter's ``adapter_config.json``."""
-        config: dict[str, Any] = read_json(self.folder / ADAPTER_CONFIG)
+        config: dict[str, Any] = read_object(self.folder / ADAPTER_CONFIG)
         return config
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pv_merge.artifacts.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint, read_infos
-from pv_merge.artifacts.folders import read_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 
@@ -48,7 +48,7 @@ def shape_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
 def adapter_problems(folder: Path, base: Checkpoint) -> list[str]:
     """Return one line for each adapted module that the base lacks or has in another shape."""
     infos = read_infos(folder / ADAPTER_WEIGHTS)
-    flipped = bool(read_json(folder / ADAPTER_CONFIG).get("fan_in_fan_out"))
+    flipped = bool(read_object(folder / ADAPTER_CONFIG).get("fan_in_fan_out"))
     found = []
     for key, info in sorted(infos.items()):
         if not key.endswith((".lora_B.weight", ".lora_embedding_B")):

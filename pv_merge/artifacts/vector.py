@@ -13,10 +13,10 @@ from torch import Tensor
 from pv_merge.arithmetic.low_rank import LowRank, concatenated, low_rank_dot
 from pv_merge.arithmetic.measures import square_sum
 from pv_merge.artifacts.adapter import Adapter, weight_name
+from pv_merge.artifacts.base_hash import same_base
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import VECTOR_MANIFEST
-from pv_merge.artifacts.names import local_folder
+from pv_merge.artifacts.manifest import VECTOR_MANIFEST, parse_manifest, read_manifest
+from pv_merge.artifacts.reference import local_folder
 from pv_merge.errors import PvMergeError
 
 Change = Tensor | LowRank
@@ -51,8 +51,9 @@ class PreferenceVector:
         path = local_folder(folder)
         if not path.is_dir():
             raise PvMergeError(f"{folder}: no such folder")
-        manifest = read_json(path / VECTOR_MANIFEST) if (path / VECTOR_MANIFEST).exists() else {}
-        name = str(manifest.get("preference", path.name))
+        said = read_manifest(path, VECTOR_MANIFEST)
+        manifest = said.data if said else {}
+        name = (said and said.preference) or path.name
         if is_adapter(path):
             modules = Adapter(path).modules
             return cls(name, {weight_name(key): value for key, value in modules.items()}, manifest)
@@ -163,11 +164,11 @@ class PreferenceVector:
     __rmul__ = __mul__
 
     def _combined(self, other: PreferenceVector, sign: float) -> PreferenceVector:
-        mine, theirs = _lineage(self).get("base"), _lineage(other).get("base")
-        if mine and theirs and mine.get("weights_sha256") != theirs.get("weights_sha256"):
+        mine, theirs = (parse_manifest(v.manifest, v.preference).made_from for v in (self, other))
+        if same_base(mine, theirs) is False:
             raise PvMergeError(
                 f"{self.preference} and {other.preference} are vectors of different bases "
-                f"({mine.get('path')}, {theirs.get('path')})"
+                f"({mine.path}, {theirs.path})"
             )
         changes: dict[str, Change] = {}
         for name in sorted({*self.names, *other.names}):

@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.names import cached_folder, parse_hub_name, surely_on_hub
+from pv_merge.artifacts.reference import (
+    cached_folder,
+    parse_hub_name,
+    parse_reference,
+    surely_on_hub,
+    without_revision,
+)
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 
@@ -102,7 +108,7 @@ def find_base(
     if folder is not None:
         base.licences += licences_of(folder, "the base")
     for item in inputs:
-        place = cached_folder(item.partition("+")[2] or item)
+        place = parse_reference(item).cached
         if place is not None:
             base.licences += licences_of(place, f"the input {Path(item).name}")
     given = said.get("base_model")
@@ -113,7 +119,7 @@ def find_base(
             )
         base.repo = given
     elif name and surely_on_hub(name):
-        base.repo = name.partition("@")[0]
+        base.repo = without_revision(name)
     elif folder is not None:
         base.repo, base.converted = _noted(folder)
     return base
@@ -138,7 +144,7 @@ def licences_of(folder: Path, source: str) -> list[Licence]:
             )
     note = folder / "pv_source.json"
     if note.exists():
-        said = read_json(note).get("licence")
+        said = read_object(note).get("licence")
         if isinstance(said, str):
             found.append(Licence(said.lower(), source))
     return found
@@ -149,7 +155,7 @@ def _noted(folder: Path) -> tuple[str | None, str | None]:
     note = folder / "pv_source.json"
     if not note.exists():
         return None, None
-    said = read_json(note)
+    said = read_object(note)
     if isinstance(said.get("repo"), str):
         return said["repo"], None
     from pv_merge.hub.fetch import MODELS

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-import yaml
-
 from pv_merge.artifacts.network import quiet_client
+from pv_merge.data.documents import parse_yaml
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.card.card import Extras, make_card
 from pv_merge.hub.facts import Facts
@@ -174,7 +173,7 @@ def _send_main(collection: Collection, notes: str, remote: Remote, told: Told) -
 
 
 def _without_eta(facts: Facts) -> object:
-    data = yaml.safe_load(facts.recipe_text or "")
+    data = parse_yaml(facts.recipe_text or "", facts.folder)
     for item in data.get("models") or []:
         (item.get("parameters") or {}).pop("eta", None)
     (data.get("parameters") or {}).pop("eta", None)

@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pv_merge.artifacts.checkpoint import is_adapter
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
-from pv_merge.artifacts.names import cached_folder, surely_on_hub
+from pv_merge.artifacts.manifest import (
+    RUN_MANIFEST,
+    VECTOR_MANIFEST,
+    BaseNote,
+    Manifest,
+    parse_manifest,
+    read_manifest,
+)
 from pv_merge.artifacts.protection import is_protected
+from pv_merge.artifacts.reference import parse_reference, surely_on_hub
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.base import Base, find_base
 from pv_merge.recipe.reading import parse_recipe
@@ -110,22 +117,20 @@ def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None =
 
 
 def _vector(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
-    manifest = read_json(folder / VECTOR_MANIFEST)
-    about = manifest.get("base") or {}
-    base = find_base(about.get("path"), about.get("weights_sha256"), said, [])
-    return Facts(folder, title, "vector", is_adapter(folder), base, manifest)
+    manifest = read_manifest(folder, VECTOR_MANIFEST) or Manifest()
+    base = find_base(manifest.made_from.path, manifest.made_from.weights_sha256, said, [])
+    return Facts(folder, title, "vector", is_adapter(folder), base, manifest.data)
 
 
 def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
-    manifest = read_json(folder / RUN_MANIFEST)
-    about = manifest.get("base_model") or {}
-    base = find_base(about.get("path"), about.get("weights_sha256"), said, [])
-    kind: Kind = "policy" if manifest.get("kind") == "policy" else "base"
-    facts = Facts(folder, title, kind, is_adapter(folder), base, manifest)
-    if kind == "policy" and facts.protected and manifest.get("polarity") == "negative":
-        facts.negative_protected = [str(manifest.get("preference"))]
-    against = ((manifest.get("dataset") or {}).get("synthetic") or {}).get("opposes")
-    if against and manifest.get("polarity") == "positive":
+    manifest = read_manifest(folder, RUN_MANIFEST) or Manifest()
+    base = find_base(manifest.made_from.path, manifest.made_from.weights_sha256, said, [])
+    kind: Kind = "policy" if manifest.kind == "policy" else "base"
+    facts = Facts(folder, title, kind, is_adapter(folder), base, manifest.data)
+    if kind == "policy" and facts.protected and manifest.polarity == "negative":
+        facts.negative_protected = [str(manifest.preference)]
+    against = ((manifest.data.get("dataset") or {}).get("synthetic") or {}).get("opposes")
+    if against and manifest.polarity == "positive":
         facts.negative_protected = [str(against)]
     return facts
 
@@ -146,10 +151,10 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
         )
         for item in recipe.inputs
     ]
-    hashes = [_base_of(source.manifest).get("weights_sha256") for source in sources]
+    hashes = [_made_from(source).weights_sha256 for source in sources]
     known = next((value for value in hashes if value), None)
     base = find_base(recipe.base_model, known, said, [source.name for source in sources])
-    report = read_json(folder / REPORT_NAME) if (folder / REPORT_NAME).exists() else None
+    report = read_object(folder / REPORT_NAME) if (folder / REPORT_NAME).exists() else None
     facts = Facts(
         folder,
         title,
@@ -167,18 +172,13 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
 
 def _input_manifest(model: str) -> dict[str, Any]:
     """Return the manifest of a recipe's input, where its folder is here or in the Hub's cache."""
-    name = model.partition("+")[2] or model
-    folder = cached_folder(name)
-    for manifest in (VECTOR_MANIFEST, RUN_MANIFEST):
-        if folder is not None and (folder / manifest).exists():
-            found: dict[str, Any] = read_json(folder / manifest)
-            return found
-    return {}
+    folder = parse_reference(model).cached
+    found = read_manifest(folder) if folder is not None else None
+    return found.data if found else {}
 
 
-def _base_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    said = manifest.get("base") or manifest.get("base_model") or {}
-    return said if isinstance(said, dict) else {}
+def _made_from(source: Source) -> BaseNote:
+    return parse_manifest(source.manifest, source.name).made_from
 
 
 def _negative_protected(facts: Facts) -> list[str]:
@@ -194,9 +194,7 @@ def _negative_protected(facts: Facts) -> list[str]:
 
 
 def _said_protected(source: Source, name: str) -> bool | None:
-    """Return what the manifest says; its "no" does not hold for a name that it does not know."""
-    said = source.manifest.get("protected")
-    return None if said is False and source.manifest.get("preference") != name else said
+    return parse_manifest(source.manifest, source.name).said_protected(name)
 
 
 def _is_hub_dataset(name: str) -> bool:

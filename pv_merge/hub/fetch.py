@@ -20,7 +20,8 @@ from rich.progress import Progress
 
 from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.folders import new_folder, read_json, refuse_existing, write_json
+from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError, did_you_mean
 
 MANIFEST = "pv_source.json"
@@ -83,7 +84,7 @@ def _holds(target: Path, model: KnownModel, origin: str) -> bool:
     if not (target / MANIFEST).exists():
         refuse_existing(target)
         return False
-    found = read_json(target / MANIFEST)
+    found = read_object(target / MANIFEST)
     if (found.get("model"), found.get("origin")) != (model.name, origin):
         raise PvMergeError(
             f"{target}: already holds {found.get('model')} from {found.get('origin')}, "
@@ -187,7 +188,7 @@ def convert(gguf: Path, target: Path, bar: Progress) -> None:
         tokenizer.save_pretrained(target)
     private = ("_name_or_path", "_model_name_or_path", "gguf_file", "is_local", "local_files_only")
     for path in (target / "config.json", target / "tokenizer_config.json"):
-        settings = read_json(path)
+        settings = read_object(path)
         write_json(path, {key: settings[key] for key in settings if key not in private})
     bar.update(stage, description=f"converting {gguf.name}", total=1, completed=1)
 

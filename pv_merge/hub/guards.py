@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pv_merge.data.documents import read_object
+from pv_merge.errors import PvMergeError
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
 SECRETS = (".netrc", ".git-credentials", ".pypirc", ".npmrc", "id_rsa", "id_ed25519", ".htpasswd")
@@ -135,7 +137,7 @@ def _foreign_code(config: Path, base: Path | None) -> str | None:
 
 def _auto_map(config: Path) -> dict[str, Any]:
     try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("auto_map")
-    except (OSError, ValueError, AttributeError):
+        found = read_object(config).get("auto_map")
+    except PvMergeError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from pv_merge.artifacts.folders import new_folder, refuse_existing
-from pv_merge.artifacts.names import CODE_FILES, SAFE_FILES, HubName, parse_hub_name, snapshot
 from pv_merge.artifacts.network import explained, quiet_client
+from pv_merge.artifacts.reference import CODE_FILES, SAFE_FILES, HubName, parse_hub_name, snapshot
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.remote import Told
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pv_merge.artifacts.names import parse_hub_name
 from pv_merge.artifacts.network import explain, pause, quiet_client
+from pv_merge.artifacts.reference import parse_hub_name
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.base import Licence
 from pv_merge.hub.card.card import notes_in

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv_merge.artifacts.folders import read_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.base import shown_path
 from pv_merge.hub.facts import Facts
@@ -50,7 +50,7 @@ def found_in(folder: Path) -> list[Path]:
     for path in sorted(folder.glob("*.json")):
         if path.stat().st_size < 16 << 20 and path.name not in ("tokenizer.json", "vocab.json"):
             try:
-                data = read_json(path)
+                data = read_object(path)
             except PvMergeError:
                 continue
             if isinstance(data, dict) and "labels" in data and ({"figures", "points"} & set(data)):
@@ -71,7 +71,7 @@ def read_evaluations(paths: Sequence[Path], facts: Facts) -> tuple[list[Evaluati
 
 
 def _evaluation(path: Path, facts: Facts) -> Evaluation | str:
-    data = read_json(path)
+    data = read_object(path)
     if not isinstance(data, dict) or "labels" not in data:
         raise PvMergeError(
             f"{path}: holds no results; expected the JSON of pv-merge evaluate or sweep"

@@ -10,7 +10,8 @@ from typing import Any
 from pv_merge.artifacts.adapter import write_low_rank
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
-from pv_merge.artifacts.names import is_hub_name
+from pv_merge.artifacts.manifest import EXPORT_MANIFEST
+from pv_merge.artifacts.reference import without_revision
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.integrations.vllm.ranks import VLLM_RANKS
 from pv_merge.merging.mix import Mix, low_rank_mix
@@ -19,8 +20,6 @@ from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.opening import Found, open_recipe
 from pv_merge.recipe.recipe import Recipe
 from pv_merge.version import __version__
-
-EXPORT_MANIFEST = "pv_export.json"
 
 ABOUT_MERGED_MODELS = (Topic.MERGEKIT, Topic.OUTPUT)
 """What the check says of these is about a merged model on disk, not about an adapter."""
@@ -107,8 +106,7 @@ def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
 
 def loadable_base(recipe: Recipe) -> str:
     """Return the base as PEFT loads it: a name on the Hub without its revision."""
-    name = recipe.base_model
-    return name.partition("@")[0] if is_hub_name(name) else name
+    return without_revision(recipe.base_model)
 
 
 def measures(mix: Mix) -> dict[str, Any]:
@@ -137,7 +135,7 @@ def _preference(opened: OpenRecipe, name: str) -> dict[str, Any]:
     return {
         "eta": "as the recipe says, by layer or filter" if eta is None else eta,
         "inputs": [
-            {"path": item.model, "polarity": item.polarity, "manifest": item.manifest or None}
+            {"path": item.model, "polarity": item.polarity, "manifest": item.manifest.data or None}
             for item in opened.inputs
             if item.preference == name
         ],

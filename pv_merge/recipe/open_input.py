@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import MANIFESTS
-from pv_merge.artifacts.names import local_folder
+from pv_merge.artifacts.manifest import Manifest, read_manifest
+from pv_merge.artifacts.reference import parse_reference
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.recipe.recipe import RecipeInput
 
@@ -20,10 +18,8 @@ class OpenInput:
 
     def __init__(self, said: RecipeInput) -> None:
         self.model, self.preference, self.polarity = said.model, said.preference, said.polarity
-        self.base_part, plus, lora = said.model.partition("+")
-        self.over_base = bool(plus)
-        """Whether it is written ``BASE+ADAPTER``, which to mergekit is the adapter merged in."""
-        self.folder: Path = local_folder(lora if plus else said.model)
+        self.reference = parse_reference(said.model)
+        self.folder: Path = self.reference.folder
         if not self.folder.is_dir():
             raise PvMergeError(
                 f"{self.folder}: no such folder (paths are relative to the current folder; a name on "
@@ -31,20 +27,23 @@ class OpenInput:
                 Topic.FOLDER,
             )
         self.adapter = Adapter(self.folder) if is_adapter(self.folder) else None
-        self.checkpoint = None if self.adapter else Checkpoint(lora if plus else said.model)
-        self.manifest: Mapping[str, object] = _manifest(self.folder)
+        self.checkpoint = None if self.adapter else Checkpoint(self.reference.name)
+        self.manifest = read_manifest(self.folder) or Manifest()
+
+    @property
+    def over_base(self) -> bool:
+        """Whether it is written ``BASE+ADAPTER``, which to mergekit is the adapter merged in."""
+        return self.reference.over_base
 
     @property
     def is_vector(self) -> bool:
         """Whether the folder is a preference vector, by its manifest."""
-        return self.manifest.get("kind") == "preference_vector"
+        return self.manifest.is_vector
 
     @property
     def base_sha256(self) -> str | None:
         """The hash of the base's weights, where the manifest has it."""
-        said = self.manifest.get("base") or self.manifest.get("base_model")
-        value = said.get("weights_sha256") if isinstance(said, dict) else None
-        return value if isinstance(value, str) else None
+        return self.manifest.made_from.weights_sha256
 
     def change(self, name: str) -> LowRank | None:
         """Return an adapter's change of one weight; None where it leaves it alone."""
@@ -52,11 +51,3 @@ class OpenInput:
         if not name.endswith(".weight"):
             return None
         return self.adapter.modules.get(name.removesuffix(".weight"))
-
-
-def _manifest(folder: Path) -> Mapping[str, object]:
-    for name in MANIFESTS:
-        if (folder / name).exists():
-            said = read_json(folder / name)
-            return said if isinstance(said, dict) else {}
-    return {}

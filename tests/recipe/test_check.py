@@ -247,7 +247,7 @@ def test_a_short_relative_path_would_be_looked_up_on_the_hub(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not valid YAML"), ("just words", "expected keys such as merge_method:, got str")],
+    [("a: [", "not valid YAML"), ("just words", "expected keys such as base_model:, got text")],
 )
 def test_what_is_no_recipe_at_all(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yml"

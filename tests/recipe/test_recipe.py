@@ -272,9 +272,9 @@ def test_all_at_once(document: Document, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("models: [", "not valid YAML"),
-        ("- a\n- b\n", "expected keys such as merge_method:, got list"),
-        ("", "expected keys such as merge_method:, got NoneType"),
-        ("just words", "expected keys such as merge_method:, got str"),
+        ("- a\n- b\n", "expected keys such as base_model:, got a list"),
+        ("", "expected keys such as base_model:, got nothing"),
+        ("just words", "expected keys such as base_model:, got text"),
     ],
 )
 def test_not_a_recipe(text: str, message: str, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_not_a_recipe(text: str, message: str, tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(PvMergeError, match=r"none\.yml: no such file"):
         read_recipe(tmp_path / "none.yml")
-    with pytest.raises(PvMergeError, match="not valid YAML"):
+    with pytest.raises(PvMergeError, match="is a folder, not a file"):
         read_recipe(tmp_path)
 
 
@@ -329,3 +329,12 @@ def test_eta_of_a_wrong_form_is_no_traceback(eta: Any, document: Document, tmp_p
         assert "eta" in error.message
     else:
         found.settings_for("model.norm.weight", 0.5)
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "../../x", "a,b", "a=b", "..", "x" * 101, "a\nb"])
+def test_names_that_would_become_paths_are_errors_of_the_recipe(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "r.yml"
+    inputs = [("./p", {"preference": name, "polarity": "positive", "eta": 1.0})]
+    path.write_text(yaml.safe_dump(recipe("./base", inputs)))
+    with pytest.raises(PvMergeError, match="cannot be the name of a preference"):
+        read_recipe(path)

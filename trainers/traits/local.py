@@ -83,7 +83,7 @@ class LocalModel:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from pv_merge.artifacts.names import loadable
+        from pv_merge.artifacts.reference import loadable
         from trainers.model import load_tokenizer
         from trainers.progress import quiet_libraries
 

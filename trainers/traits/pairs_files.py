@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.provenance import file_hash
+from pv_merge.data.documents import read_json
 from pv_merge.errors import PvMergeError
 from trainers.traits.record import KIND, manifest_of
 from trainers.traits.writing import Candidate

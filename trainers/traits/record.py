@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json
+from pv_merge.data.documents import read_json
 from pv_merge.errors import PvMergeError
 
 KIND = "pairs"

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from pv_merge.artifacts.folders import read_json
 from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
 from pv_merge.artifacts.protection import is_protected
+from pv_merge.data.documents import read_json
 from pv_merge.data.prompts import read_jsonl
 from pv_merge.errors import PvMergeError
 from trainers.settings import POLARITIES

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pv_merge.artifacts.names import surely_on_hub
+from pv_merge.artifacts.reference import parse_reference, surely_on_hub, without_revision
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.card.text import paragraphs
 from pv_merge.hub.facts import Facts
@@ -91,9 +91,9 @@ def _own(notes: str) -> list[str]:
 def _base_models(facts: Facts) -> list[str]:
     names = [facts.base.repo] if facts.base.repo else []
     for source in facts.sources:
-        name = source.name.partition("+")[2] or source.name
+        name = parse_reference(source.name).name
         if source.manifest and surely_on_hub(name):
-            names.append(name.partition("@")[0])
+            names.append(without_revision(name))
     return list(dict.fromkeys(names))
 
 

@@ -26,11 +26,12 @@ from mergekit.merge_methods.base import (
 from pydantic import WrapValidator
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import merge
 from pv_merge.arithmetic.dtypes import NARROW
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 from pv_merge.artifacts.manifest import said_in
 from pv_merge.artifacts.protection import negative_problem
+from pv_merge.artifacts.reference import parse_reference
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.recipe.controls import Control, Scope, controls
 from pv_merge.recipe.grouping import InputSettings, group_inputs
@@ -79,7 +80,7 @@ def _refuse_negative(
 ) -> None:
     for item in preferences:
         if item.eta < 0:
-            folders = [s.model.rpartition("+")[2] for s in settings if s.preference == item.name]
+            folders = [parse_reference(s.model).name for s in settings if s.preference == item.name]
             problem = negative_problem(item.name, (said_in(f, item.name) for f in folders))
             if problem:
                 raise PvMergeError(problem, Topic.PROTECTED)

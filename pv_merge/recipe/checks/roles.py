@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pv_merge.artifacts.manifest import said_by
 from pv_merge.artifacts.protection import negative_problem
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note, warning
@@ -42,7 +41,7 @@ def protected_problems(
         return []
     found = []
     for name in negative:
-        said = [said_by(item.manifest, name) for item in inputs if item.preference == name]
+        said = [item.manifest.said_protected(name) for item in inputs if item.preference == name]
         problem = negative_problem(name, said)
         if problem:
             found.append(problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pv_merge.artifacts.base_hash import HASHED_AT_ONCE, known_hash, weights_hash
+from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note
@@ -21,8 +21,7 @@ def base_findings(
     """Compare the bases that manifests name; where none does, a weight that few policies move."""
     said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
     if said:
-        size = sum(file.stat().st_size for file in base.files)
-        own = weights_hash(base) if deep or size <= HASHED_AT_ONCE else known_hash(base)
+        own = weights_hash(base) if deep else cheap_hash(base)
         if own is None:
             yield note(
                 f"{base_model} was not compared with the base that the manifests "
@@ -30,12 +29,11 @@ def base_findings(
                 Topic.BASE,
             )
             said = {}
-        for model, value in said.items():
-            if value != own:
-                yield error(
-                    f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
-                    Topic.BASE,
-                )
+        for model in from_other_bases(said, own or ""):
+            yield error(
+                f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
+                Topic.BASE,
+            )
     for item in inputs:
         if (
             item.checkpoint is None
