@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.base_hash import weights_hash
@@ -22,6 +23,7 @@ class LocalModel:
         assert settings.model is not None
         self._settings, self.role = settings, role
         self.name, self.temperature = settings.model, settings.temperature
+        self.model = Path(settings.model).name if Path(settings.model).exists() else settings.model
         self._model: Any = None
         self._tokenizer: Any = None
         self._twin: LocalModel | None = None
