@@ -49,11 +49,12 @@ def counted(console: Console) -> Iterator[Counted]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from pv_merge.progress import progress as display
 
     columns = (
         TextColumn("{task.description}"),
@@ -63,7 +64,7 @@ def counted(console: Console) -> Iterator[Counted]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=console)
+    progress = display(*columns, console=console)
     try:
         yield Counted(progress)
     finally:
