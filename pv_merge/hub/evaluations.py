@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 from pv_merge.data.documents import read_object, validated
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.facts import Facts
-from pv_merge.recipe.recipe import Recipe, parse_recipe
+from pv_merge.recipe.reading import parse_recipe
+from pv_merge.recipe.recipe import Recipe
 
 LARGEST = 16 << 20
 MOST_NEAR = 200
@@ -176,10 +177,7 @@ def same_inputs(one: Recipe, other: Recipe) -> bool:
     """Return whether two recipes name one base and the same inputs, whatever their eta."""
 
     def inputs(recipe: Recipe) -> list[tuple[str, str, str]]:
-        found = [
-            (item.model, str(item.parameters.preference), str(item.parameters.polarity))
-            for item in recipe.inputs
-        ]
+        found = [(item.model, item.preference, item.polarity) for item in recipe.inputs]
         return sorted(found)
 
     return one.base_model == other.base_model and inputs(one) == inputs(other)

@@ -22,8 +22,8 @@ from pv_merge.errors import PvMergeError
 from pv_merge.hub.machine_paths import shown_text
 from pv_merge.hub.merge_report import MergeReport, read_merge_report
 from pv_merge.hub.published_base import PublishedBase, find_base
-from pv_merge.recipe.recipe import Recipe, parse_recipe
-from pv_merge.recipe.schema import Conditional
+from pv_merge.recipe.reading import parse_recipe
+from pv_merge.recipe.recipe import Recipe
 
 Kind = Literal["merge", "vector", "policy", "base"]
 
@@ -159,8 +159,8 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     sources = [
         Source(
             item.model,
-            str(item.parameters.preference),
-            str(item.parameters.polarity),
+            item.preference,
+            item.polarity,
             _input_manifest(item.model),
         )
         for item in recipe.inputs
@@ -209,18 +209,9 @@ def _negative_protected(facts: Facts) -> list[str]:
             for source in facts.sources
             if source.preference == name
         ]
-        if is_protected(name, *said) and has_negative(facts.recipe.setting(name, "eta")):
+        if is_protected(name, *said) and facts.recipe.goes_negative(name):
             found.append(name)
     return found
-
-
-def has_negative(setting: Any) -> bool:
-    """Return whether an eta is negative anywhere: a number, a gradient, or values by filters."""
-    if isinstance(setting, list):
-        return any(has_negative(item) for item in setting)
-    if isinstance(setting, Conditional):
-        return has_negative(setting.value)
-    return setting is not None and float(setting) < 0
 
 
 def _is_hub_dataset(name: str) -> bool:
