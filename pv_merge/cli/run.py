@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,36 +47,19 @@ def command(
     from pv_merge.recipe.grid import points, read_axes
     from pv_merge.recipe.opening import open_recipe
 
+    def found(findings: list[Finding]) -> None:
+        print_findings(findings, quiet=True)
+
     reports = {}
     with bar("merge") as advance:
-
-        def found(findings: list[Finding]) -> None:
-            print_findings(findings, quiet=True)
-
+        options: dict[str, Any] = {"report": not no_report, "threads": threads, "device": device}
+        options |= {"advance": advance, "finish": _write_card}
         if etas:
             opened = open_recipe(recipe, found)
             grid = points(read_axes(etas, opened.recipe.preferences), {})
-            reports = run_grid(
-                opened,
-                out,
-                grid,
-                report=not no_report,
-                threads=threads,
-                device=device,
-                advance=advance,
-                finish=_write_card,
-            )
+            reports = run_grid(opened, out, grid, **options)
         else:
-            reports[out] = run(
-                recipe,
-                out,
-                report=not no_report,
-                threads=threads,
-                device=device,
-                found=found,
-                advance=advance,
-                finish=_write_card,
-            )
+            reports[out] = run(recipe, out, found=found, **options)
     if no_report:
         click.echo(f"merged into {out}")
         return
