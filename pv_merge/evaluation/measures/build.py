@@ -51,6 +51,12 @@ OPTIONS = (
         help="Prompts for reward and cost models (csv, jsonl, txt).",
     ),
     click.option(
+        "--known-prompts",
+        default=0,
+        type=click.IntRange(0),
+        help="How many of --reward-prompts a reward model may have been trained on.",
+    ),
+    click.option(
         "--capability",
         multiple=True,
         metavar="[NAME=]FILE|TASK",
@@ -83,6 +89,7 @@ def build_measures(
     reward_model: Sequence[str] = (),
     cost_model: Sequence[str] = (),
     reward_prompts: str | None = None,
+    known_prompts: int = 0,
     capability: Sequence[str] = (),
     max_new_tokens: int = 64,
     limit: int | None = None,
@@ -114,8 +121,9 @@ def build_measures(
                 )
             name, model = _named(text, "reward" if option == "reward" else "harmlessness")
             prompts, data = _prompts(reward_prompts, limit)
+            cost = option == "cost"
             measures.append(
-                RewardMeasure(name, model, prompts, data, max_new_tokens, option == "cost")
+                RewardMeasure(name, model, prompts, data, max_new_tokens, cost, known_prompts)
             )
     measures += [_capability(text, limit) for text in capability]
     return measures
