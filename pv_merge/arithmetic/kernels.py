@@ -147,7 +147,7 @@ def _write(result, base, at, origin, change, count, noise, out):
         to_grid(stored, False, change, noise, count)
         bad += keep_base(origin, keep, count, change)
         to_grid(code, False, change, noise, count)
-    if base[1] == F64 and code == F64 and stored == F64 and (base[2] < 0 or base[2] == F64):
+    if base[1] == F64 and code == F64 and stored == F64 and base[2] < 0 and result[5] == 0:
         put_doubles(base[0] + 8 * at, origin, change, count, out)
     else:
         put(stored, change, count, out)
@@ -182,7 +182,7 @@ def merge_window(
     stay, which is counted down. ``shares[p, q]``: what φ_p loses of φ_q. ``rule``: 0 none, 1 sum,
     2 count. ``etas``: (targets, preferences). ``result``: dtype to round to, whether
     stochastically, dtype to store, whether to keep the base's value for what is not finite, whether
-    to report. ``noise``: address of the first element's random word. ``outs``: an address for each
+    to report, whether to leave the base out. ``noise``: address of the first element's random word. ``outs``: an address for each
     target. Added to: ``shared``: ‖base‖², then ⟨φ_p, φ_q⟩; ``sums`` of each target: how many values
     are not finite, ⟨out − base, φ_p⟩, ‖out − base‖².
     """
@@ -191,6 +191,9 @@ def merge_window(
     for at in range(0, count, ROW):
         here = min(ROW, count - at)
         origin = _form(at, here, base, parts, bounds, sparse, shares, rows)
+        if result[5] != 0:
+            origin = rows + _SPARE * _ROW_BYTES
+            fill(np.float32(0.0), here, origin)
         counts = result[4] != 0
         for t in range(outs.size):
             change = _change(rule, etas[t], outs.size > 1, here, rows)

@@ -85,10 +85,9 @@ def capped_eta(eta: float, phi: Tensor, base: Tensor, limit: float | None) -> fl
         return eta
     size = abs(eta) * norm(phi)
     bound = limit * norm(base.float())
-    if size <= bound:
+    if not size or size <= bound:
         return eta
-    share = bound / size if size else float("nan")  # a base that is not finite has no bound
-    return float(torch.tensor(eta * share, dtype=torch.float32))
+    return float(torch.tensor(eta * (bound / size), dtype=torch.float32))
 
 
 def orthogonalize(phis: Sequence[Tensor]) -> list[Tensor]:

@@ -81,6 +81,8 @@ class Rules:
     keep_base: bool = False
     """Whether a value that is not finite gives way to the base's."""
     report: bool = False
+    alone: bool = False
+    """Whether Σ η·φ is written without the base."""
 
     @property
     def is_noisy(self) -> bool:
@@ -90,7 +92,7 @@ class Rules:
     @property
     def result(self) -> np.ndarray:
         """What becomes of a row, as kernels take it."""
-        said = (self.is_noisy, CODES[self.stored], self.keep_base, self.report)
+        said = (self.is_noisy, CODES[self.stored], self.keep_base, self.report, self.alone)
         return np.array([CODES[self.round_to], *said], np.int64)
 
 

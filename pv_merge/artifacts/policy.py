@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pv_merge.arithmetic.low_rank import LowRank
+from pv_merge.arithmetic.low_rank_rows import Factors
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
 from pv_merge.artifacts.fit import shape_problems
@@ -77,6 +78,12 @@ class Policy:
         assert self.adapter is not None
         module = name.removesuffix(".weight")
         return self.adapter.modules.get(module) if name.endswith(".weight") else None
+
+    def factors(self, name: str) -> Factors | None:
+        """Return the same without torch, in float32."""
+        assert self.adapter is not None
+        module = name.removesuffix(".weight")
+        return self.adapter.factors.get(module) if name.endswith(".weight") else None
 
     def delta(self, name: str, base: Tensor) -> Tensor | None:
         """Return policy − base of one tensor in float32, or None where nothing changed."""

@@ -71,6 +71,11 @@ def write_dense(
                 change = phi(name, weight)
                 writer.add(name, torch.zeros_like(weight) if change is None else change.to(target))
             advance(done)
+    write_companions(work, base, dtype)
+
+
+def write_companions(work: Path, base: Checkpoint, dtype: str) -> None:
+    """Write what mergekit asks for beside a dense vector's weights: the base's config and tokenizer."""
     config = {**base.config}
     config.pop("torch_dtype", None)
     write_json(work / "config.json", {**config, "dtype": dtype})

@@ -20,9 +20,10 @@ from pv_merge.artifacts.names import checked_name
 from pv_merge.artifacts.policy import Policy
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.artifacts.reference import local_folder, without_revision
-from pv_merge.artifacts.vector_folder import write_dense
+from pv_merge.artifacts.vector_folder import write_companions
 from pv_merge.artifacts.weight_names import is_linear
 from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.merging.dense_vector import write_difference
 from pv_merge.version import __version__
 
 
@@ -86,7 +87,7 @@ def extract(
     """Write φ = θ+ − θ− (Eq. 4) to ``output`` and return its manifest.
 
     Raises ``PvMergeError`` if the policies do not fit one base or each other; ``advance`` is told
-    (weights done, weights in all).
+    (done, in all): elements of a dense vector, weights of a low-rank one.
 
     >>> import pv_merge
     >>> options = pv_merge.ExtractOptions(low_rank=True)
@@ -122,15 +123,12 @@ def extract(
             )
             error = (sums.lost / sums.phi) ** 0.5 if sums.phi else 0.0
             manifest["relative_error"] = error
+            manifest["measures"] = sums.measures()
         else:
-
-            def phi(name: str, weight: Tensor) -> Tensor | None:
-                return _phi(sides, name, weight, sums)
-
-            write_dense(work, phi, base, options.dtype, lambda done: advance(done, total))
-        manifest["measures"] = sums.measures()
+            manifest["measures"] = write_difference(work, base, sides, options.dtype, advance)
+            write_companions(work, base, options.dtype)
         manifest["pv_merge"] = __version__
-        if not sums.moved:
+        if not manifest["measures"]["tensors_moved"]:
             raise PvMergeError(f"{positive} and {negative} are the same; was one trained twice?")
         write_json(work / VECTOR_MANIFEST, manifest)
     return manifest

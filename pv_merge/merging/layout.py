@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from pv_merge.arithmetic.low_rank_rows import Factors
 from pv_merge.arithmetic.stored import NAMED, is_weight, promoted
 from pv_merge.arithmetic.surveys import needs_survey
 from pv_merge.arithmetic.terms import PreferenceInputs
-from pv_merge.arithmetic.windows import NEGATIVE, POSITIVE, VECTOR, Rules, Strength
+from pv_merge.arithmetic.windows import NEGATIVE, POSITIVE, VECTOR, Rules, Strength, Sums
 from pv_merge.artifacts.byte_ranges import Range, ranges
+from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic, raise_all
 from pv_merge.recipe.opened import OpenRecipe, Part, Stored
 
@@ -55,8 +60,63 @@ class Weight:
         return any(sheet.survey for sheet in self.sheets)
 
 
+class Weights(Protocol):
+    """Which weights a pass writes, and from what; what messages add is its ``hint``."""
+
+    hint: str
+
+    @property
+    def base(self) -> Checkpoint:
+        """The base."""
+
+    @property
+    def places(self) -> Mapping[str, Range]:
+        """The base's tensors."""
+
+    @property
+    def inputs(self) -> Mapping[Path, Mapping[str, Range]]:
+        """Those of the inputs that are checkpoints, by folder."""
+
+    def weight(self, name: str, etas: Sequence[Mapping[str, float]]) -> Weight:
+        """Return what one weight is made of."""
+
+    def rules(self, name: str, report: bool) -> Rules:
+        """Return how it is merged."""
+
+
+class Collector(Protocol):
+    """What is told the sums of every part."""
+
+    def take(
+        self,
+        name: str,
+        start: int,
+        preferences: Sequence[str],
+        etas: np.ndarray,
+        sums: Sums,
+        target: int,
+    ) -> None:
+        """Take those of the elements of a weight from ``start`` on."""
+
+
+def kind_problems(
+    places: Mapping[str, Range], inputs: Mapping[Path, Mapping[str, Range]]
+) -> list[str]:
+    """Return a line for each input whose tensor is a buffer where the base's is a weight, or so."""
+    return [
+        f"{folder}: {name} is stored as {group[name].dtype}, the base's as {place.dtype}; whole "
+        "numbers are no weights, and a buffer must equal the base's"
+        for name, place in places.items()
+        for folder, group in inputs.items()
+        if name in group and is_weight(group[name].dtype) != is_weight(place.dtype)
+    ]
+
+
 class Layout:
     """A recipe's weights. Raises ``PvMergeError`` for inputs that hold something else than weights."""
+
+    hint = " parameters: not_finite: keep_base leaves the base as it is there"
+    """What messages say can be done about values that are not finite."""
 
     def __init__(self, opened: OpenRecipe) -> None:
         self.opened = opened
@@ -66,17 +126,12 @@ class Layout:
         self.cast = NAMED[recipe.dtype] if recipe.dtype else None
         self.out = NAMED[recipe.out_dtype] if recipe.out_dtype else None
         self.round_to = NAMED[recipe.round_to] if recipe.round_to else None
-        raise_all(self._kinds(), Topic.DTYPE)
+        raise_all(kind_problems(self.places, self.inputs), Topic.DTYPE)
 
-    def _kinds(self) -> list[str]:
-        """Return a line for each input whose tensor is a buffer where the base's is a weight."""
-        return [
-            f"{folder}: {name} is stored as {group[name].dtype}, the base's as {place.dtype}; whole "
-            "numbers are no weights, and a buffer must equal the base's"
-            for name, place in self.places.items()
-            for folder, group in self.inputs.items()
-            if name in group and is_weight(group[name].dtype) != is_weight(place.dtype)
-        ]
+    @property
+    def base(self) -> Checkpoint:
+        """The recipe's base."""
+        return self.opened.base
 
     @cached_property
     def elements(self) -> int:

@@ -149,7 +149,8 @@ def _stream(
             target.files.close()
     results = []
     for target, (etas, folder, _) in zip(targets, places, strict=True):
-        result = target.report.to_dict() if target.report else {}
+        told = target.report
+        result = told.to_dict() if isinstance(told, LossReport) else {}
         if engine.base_kept:
             result["base_kept"] = engine.base_kept
         results.append(result)

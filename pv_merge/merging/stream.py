@@ -26,8 +26,7 @@ from pv_merge.arithmetic.windows import Flat, Inputs, Plan, Rules, not_finite_in
 from pv_merge.artifacts.byte_ranges import Files, Memory, Range
 from pv_merge.artifacts.output_files import OutputFiles
 from pv_merge.errors import PvMergeError, Topic
-from pv_merge.merging.layout import Layout, Sheet, Source, Weight
-from pv_merge.merging.loss import LossReport
+from pv_merge.merging.layout import Collector, Sheet, Source, Weight, Weights
 
 JOB_ELEMENTS = 8 * BLOCK
 """Elements of a weight that a worker takes at a time, about."""
@@ -46,7 +45,7 @@ class Target:
     etas: Mapping[str, float]
     """Etas that replace the recipe's; empty for the recipe as it is."""
     files: OutputFiles
-    report: LossReport | None = None
+    report: Collector | None = None
 
 
 class Pass:
@@ -54,7 +53,7 @@ class Pass:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: Weights,
         targets: Sequence[Target],
         advance: Callable[[int], None] = lambda done: None,
         threads: int | None = None,
@@ -185,7 +184,7 @@ class Pass:
             with self._lock:
                 self.base_kept[weight.name] = self.base_kept.get(weight.name, 0) + found
             return
-        held = [(str(self.layout.opened.base), inputs.base)]
+        held = [(str(self.layout.base), inputs.base)]
         for group, flats in zip(weight.groups, inputs.groups, strict=True):
             held += [(said, flat) for (_, _, said), (_, flat) in zip(group, flats, strict=True)]
         for said, flat in held:
@@ -193,8 +192,7 @@ class Pass:
             if place is not None:
                 raise PvMergeError(
                     f"{said}: {weight.name} holds values that are not finite (the first is element "
-                    f"{start + place}); did its training diverge? parameters: not_finite: keep_base "
-                    "leaves the base as it is there",
+                    f"{start + place}); did its training diverge?{self.layout.hint}",
                     Topic.FINITE,
                 )
         raise PvMergeError(

@@ -27,6 +27,7 @@ from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.arithmetic.windows import Flat
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.merging.layout import Layout, Weight
+from pv_merge.merging.loss import LossReport
 from pv_merge.merging.products import products
 from pv_merge.merging.stream import Pass, Target
 from pv_merge.recipe.opened import Part, Stored
@@ -50,6 +51,7 @@ class TorchPass(Pass):
         device: str = "cpu",
     ) -> None:
         super().__init__(layout, targets, advance, threads)
+        self._recipe = layout
         self.device = torch.device(device)
         self.step = STEP if self.device.type == "cpu" else DEVICE_STEP
         self._large = threading.Lock()  # one large tensor whole in memory at a time
@@ -64,8 +66,8 @@ class TorchPass(Pass):
             torch.set_num_threads(before)
 
     def _whole(self, weight: Weight) -> bool:
-        groups = (self.layout.opened.parts(weight.name, target.etas) for target in self.targets)
-        return any(needs_whole_tensors(group, self.layout.opened.controls) for group in groups)
+        groups = (self._recipe.opened.parts(weight.name, target.etas) for target in self.targets)
+        return any(needs_whole_tensors(group, self._recipe.opened.controls) for group in groups)
 
     def _window(self, weight: Weight) -> int:
         if weight.is_low_rank or self._whole(weight):
@@ -85,19 +87,19 @@ class TorchPass(Pass):
     def _into(self, target: Target, weight: Weight, start: int, count: int) -> None:
         """Read a window and write it, merged, into one target."""
         numbers = iter(range(1, 1 << 20))
-        stored = Stored(self.layout.opened.base, weight.name)
+        stored = Stored(self._recipe.opened.base, weight.name)
         base = self._tensor(stored, start, count, 0)
-        parts = self.layout.opened.parts(weight.name, target.etas)
+        parts = self._recipe.opened.parts(weight.name, target.etas)
         active = [
             item.mapped(lambda part: self._tensor(part, start, count, next(numbers)))
             for item in parts
             if item.moves
         ]
-        controls = self.layout.opened.controls
+        controls = self._recipe.opened.controls
         steps = active
         if needs_whole_tensors(active, controls):
             steps = whole_tensor_steps(base, active, controls)
-        kernel = DTYPES[self.layout.kernel_dtype(weight.name)]
+        kernel = DTYPES[self._recipe.kernel_dtype(weight.name)]
         rounder = Rounder(kernel, controls.rounding, controls.seed, weight.name)
         out = torch.empty(count, dtype=kernel, device=self.device)
         for block in range(0, count, self.step):
@@ -109,7 +111,7 @@ class TorchPass(Pass):
         target.files.write(weight.name, start, written.cpu().view(torch.uint8).numpy().data)
 
     def _cast(self, out: Tensor) -> Tensor:
-        return out if self.layout.out is None else out.to(DTYPES[self.layout.out])
+        return out if self._recipe.out is None else out.to(DTYPES[self._recipe.out])
 
     def _finite(
         self, name: str, base: Tensor, active: Sequence[PreferenceInputs[Tensor]], out: Tensor
@@ -117,7 +119,7 @@ class TorchPass(Pass):
         """Return the result with the base's values where it is not finite, if that is asked for."""
         odd = ~out.isfinite()
         found = int(odd.sum())
-        if found and self.layout.opened.controls.not_finite != "keep_base":
+        if found and self._recipe.opened.controls.not_finite != "keep_base":
             raise PvMergeError(not_finite_problem(name, base, active), Topic.FINITE)
         if found:
             with self._lock:
@@ -126,15 +128,15 @@ class TorchPass(Pass):
         return out
 
     def _tensor(self, part: Part, start: int, count: int, number: int) -> Tensor:
-        flat = self._flat(self.layout.source(part), start, count, number)
-        cast = self.layout.cast
+        flat = self._flat(self._recipe.source(part), start, count, number)
+        cast = self._recipe.cast
         return _view(flat, count).to(self.device, DTYPES[cast] if cast else None)
 
     def _recorder(
         self, target: Target, name: str, start: int, part: Sequence[PreferenceInputs[Tensor]]
     ) -> Record | None:
         report = target.report
-        if report is None:
+        if not isinstance(report, LossReport):
             return None
 
         def record(base: Tensor, steps: list[Tensor], out: Tensor) -> None:

@@ -324,6 +324,7 @@ def test_capped_eta_by_hand() -> None:
     assert capped_eta(-2.0, phi, base, 0.5) == -1.25
     assert capped_eta(2.0, phi, torch.zeros(2), 0.5) == 0.0
     assert capped_eta(2.0, torch.zeros(2), torch.zeros(2), 0.5) == 2.0
+    assert capped_eta(2.0, torch.zeros(2), t(float("nan"), 0.0), 0.5) == 2.0
 
 
 @given(seeds, etas, st.floats(0.001, 2))

@@ -1,0 +1,159 @@
+"""A dense preference vector, written by the same pass as a merge: φ alone, without the base."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pv_merge.arithmetic.stored import NAMED, is_weight
+from pv_merge.arithmetic.windows import NEGATIVE, POSITIVE, VECTOR, Rules, Strength, Sums
+from pv_merge.artifacts.byte_ranges import parts_of, ranges
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.output_files import OutputFiles
+from pv_merge.artifacts.policy import Policy
+from pv_merge.errors import Topic, raise_all
+from pv_merge.merging.layout import Sheet, Source, Weight, kind_problems
+from pv_merge.merging.stream import Pass, Target
+
+SIDES = ("positive", "negative")
+
+
+class VectorLayout:
+    """Which tensors a dense vector has: one for each of the base's, as mergekit asks for.
+
+    Weights that neither side moves are zeros in the base's dtype, which is exact and half the size;
+    buffers are copied. Raises ``PvMergeError`` where a side stores a weight as whole numbers.
+    """
+
+    hint = ""
+
+    def __init__(self, base: Checkpoint, sides: Sequence[Policy], dtype: str) -> None:
+        self.base, self.sides, self._dtype = base, sides, NAMED[dtype]
+        self.places = ranges(base)
+        held = (side.checkpoint for side in sides)
+        self.inputs = {found.folder: ranges(found) for found in held if found is not None}
+        raise_all(kind_problems(self.places, self.inputs), Topic.DTYPE)
+        weights = [name for name, place in self.places.items() if is_weight(place.dtype)]
+        self._moved = {name for name in weights if any(self._moves(side, name) for side in sides)}
+
+    @property
+    def elements(self) -> int:
+        """Elements of all weights."""
+        return sum(place.elements for place in self.places.values() if is_weight(place.dtype))
+
+    def _moves(self, side: Policy, name: str) -> bool:
+        if side.checkpoint is None:
+            return side.factors(name) is not None
+        own, base = self.inputs[side.checkpoint.folder][name], self.places[name]
+        return own.dtype != base.dtype or any(
+            bytes(left) != bytes(right)
+            for left, right in zip(parts_of(own), parts_of(base), strict=True)
+        )
+
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return (dtype, shape) of every tensor."""
+        return {name: (self._stored(name), place.shape) for name, place in self.places.items()}
+
+    def _stored(self, name: str) -> str:
+        return self._dtype if name in self._moved else self.places[name].dtype
+
+    def rules(self, name: str, report: bool) -> Rules:
+        """Return how one weight's φ is written: alone, to nearest."""
+        stored = self._stored(name)
+        return Rules(
+            name, stochastic=False, round_to=stored, stored=stored, report=report, alone=True
+        )
+
+    def weight(self, name: str, etas: Sequence[Mapping[str, float]]) -> Weight:
+        """Return what one weight's φ is made of."""
+        found = {}
+        for label, side, sign in zip(SIDES, self.sides, (1.0, -1.0), strict=True):
+            source = self._source(side, name, sign) if name in self._moved else None
+            if source is not None:
+                role = (
+                    VECTOR if side.checkpoint is None else int(POSITIVE if sign > 0 else NEGATIVE)
+                )
+                found[label] = ((role, source, str(side)),)
+        members = tuple(range(len(found)))
+        sheet = Sheet((0,), members, (tuple(Strength(1.0) for _ in found),), False)
+        return Weight(name, self.places[name], tuple(found), tuple(found.values()), (sheet,))
+
+    def _source(self, side: Policy, name: str, sign: float) -> Source | None:
+        if side.checkpoint is not None:
+            return self.inputs[side.checkpoint.folder][name]
+        change = side.factors(name)
+        return None if change is None else change.times(sign)
+
+
+class Measures:
+    """Inner products of the two sides' deltas, collected while the vector is written."""
+
+    def __init__(self, exact: bool) -> None:
+        self._exact = exact
+        """Whether what is written is φ itself, not rounded."""
+        self._parts: dict[tuple[str, int], tuple[float, float, float, float]] = {}
+        self._lock = threading.Lock()
+
+    def take(
+        self,
+        name: str,
+        start: int,
+        preferences: Sequence[str],
+        etas: np.ndarray,
+        sums: Sums,
+        target: int,
+    ) -> None:
+        """Take what kernels found of a part."""
+        gram = np.zeros((2, 2))
+        at = [SIDES.index(label) for label in preferences]
+        gram[np.ix_(at, at)] = np.triu(sums.gram)
+        written = float(sums.change[target])
+        phi = written if self._exact else float(gram[0, 0] + 2 * gram[0, 1] + gram[1, 1])
+        found = (float(gram[0, 0]), float(gram[1, 1]), -float(gram[0, 1]), max(phi, 0.0))
+        with self._lock:
+            self._parts[name, start] = found
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Return norms, the cosine of the sides, and how many tensors move."""
+        table = np.array([self._parts[key] for key in sorted(self._parts)]).reshape(-1, 4)
+        positive, negative, both, phi = (float(value) for value in table.sum(0))
+        moved = {name for (name, _), part in self._parts.items() if part[3] > 0}
+        scale = (positive * negative) ** 0.5
+        return {
+            "norm": phi**0.5,
+            "norm_positive": positive**0.5,
+            "norm_negative": negative**0.5,
+            "cosine_positive_negative": both / scale if scale else 0.0,
+            "tensors_moved": len(moved),
+        }
+
+
+def write_difference(
+    work: Path,
+    base: Checkpoint,
+    sides: Sequence[Policy],
+    dtype: str,
+    advance: Callable[[int, int], None],
+) -> dict[str, float | int]:
+    """Write positive − negative for every weight, and return its measures.
+
+    ``advance`` is told (elements done, elements in all).
+    """
+    layout = VectorLayout(base, sides, dtype)
+    measures = Measures(dtype in ("float32", "float64"))
+    done = 0
+
+    def moved(elements: int) -> None:
+        nonlocal done
+        done += elements
+        advance(done, layout.elements)
+
+    files = OutputFiles(work, layout.tensors())
+    try:
+        Pass(layout, [Target({}, files, measures)], moved).run()
+    finally:
+        files.close()
+    return measures.to_dict()
