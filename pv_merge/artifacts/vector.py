@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pv_merge.arithmetic.low_rank import LowRank, concatenated, low_rank_dot
 from pv_merge.arithmetic.measures import square_sum
-from pv_merge.artifacts.adapter import Adapter, weight_name
+from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.base_hash import same_base
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST, parse_manifest, read_manifest
@@ -55,8 +55,7 @@ class PreferenceVector:
         manifest = said.data if said else {}
         name = (said and said.preference) or path.name
         if is_adapter(path):
-            modules = Adapter(path).modules
-            return cls(name, {weight_name(key): value for key, value in modules.items()}, manifest)
+            return cls(name, dict(Adapter(path).changes), manifest)
         if not manifest:
             raise PvMergeError(
                 f"{folder}: holds no {VECTOR_MANIFEST}; it is a model, not a vector "
@@ -180,8 +179,8 @@ class PreferenceVector:
             if not all(isinstance(h, LowRank) or h.is_floating_point() for _, h in held):
                 continue
             thin = [(factor, change) for factor, change in held if isinstance(change, LowRank)]
-            if len(thin) == len(held) and len({change.transposed for _, change in thin}) == 1:
-                changes[name] = concatenated(thin)
+            if len(thin) == len(held):
+                changes[name] = concatenated(thin, name)
             else:
                 changes[name] = torch.stack(
                     [vector.dense(name).float() * factor for factor, vector in parts]

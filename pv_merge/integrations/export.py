@@ -14,7 +14,7 @@ from pv_merge.artifacts.manifest import EXPORT_MANIFEST
 from pv_merge.artifacts.reference import without_revision
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.integrations.vllm.ranks import VLLM_RANKS
-from pv_merge.merging.mix import Mix, low_rank_mix
+from pv_merge.merging.mix import LowRankMix, low_rank_mix
 from pv_merge.recipe.checks.finding import Finding, note
 from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.opening import Found, open_recipe
@@ -95,7 +95,7 @@ def open_for_export(path: str | Path, options: ExportOptions, found: Found) -> O
     return opened
 
 
-def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
+def refuse_rank(mix: LowRankMix, what: str, options: ExportOptions) -> None:
     """Raise ``PvMergeError`` for a mix whose rank is over the engine's limit."""
     if options.max_rank is not None and mix.rank > options.max_rank:
         raise PvMergeError(
@@ -109,7 +109,7 @@ def loadable_base(recipe: Recipe) -> str:
     return without_revision(recipe.base_model)
 
 
-def measures(mix: Mix) -> dict[str, Any]:
+def measures(mix: LowRankMix) -> dict[str, Any]:
     """Return what a manifest says of a mix."""
     said: dict[str, Any] = {"rank": mix.rank, "relative_error": mix.relative_error}
     return {**said, "left_out": list(mix.left_out)} if mix.left_out else said

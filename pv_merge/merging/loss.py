@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -19,6 +19,35 @@ from pv_merge.artifacts.weight_names import layer_of
 REPORT_NAME = "pv_merge_report.json"
 WARN_BELOW = 0.9
 """A share below this is a warning."""
+
+
+class PreferenceLoss(TypedDict):
+    """What became of one preference."""
+
+    eta: float | None
+    norm: float | None
+    """‖φ‖, where eta is one number and not 0."""
+    relative_step: float
+    """‖η·φ‖ / ‖base‖"""
+    share: float
+    """How much of η·φ the output shows; 1 is all of it."""
+
+
+class LossFigures(TypedDict, total=False):
+    """What was lost, over some weights."""
+
+    preferences: dict[str, PreferenceLoss]
+    relative_error: float
+    """‖what the output lacks‖ / ‖Σ η·φ‖"""
+
+
+class MergeReport(LossFigures, total=False):
+    """The loss report of one merged model; empty where none was asked for."""
+
+    kind: str
+    format: int
+    layers: dict[str, LossFigures]
+    pv_merge: str
 
 
 @dataclass
@@ -77,7 +106,7 @@ class LossReport:
         """Take the inner products of a part of the weight ``name``."""
         self._weights.setdefault(name, _Sums()).add(sums)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> MergeReport:
         """Return the report: over all weights, and by layer."""
         whole = _Sums()
         layers: dict[str, _Sums] = {}
@@ -89,18 +118,20 @@ class LossReport:
         order = sorted(
             layers, key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0)
         )
+        figures = self._figures(whole)
         return {
             "kind": "merge_report",
             "format": 1,
-            **self._figures(whole),
+            "preferences": figures["preferences"],
+            "relative_error": figures["relative_error"],
             "layers": {label: self._figures(layers[label]) for label in order},
         }
 
-    def _figures(self, sums: _Sums) -> dict[str, Any]:
+    def _figures(self, sums: _Sums) -> LossFigures:
         intended = sum(sum(row) for row in sums.gram)
         missed = sums.change - 2 * sum(sums.reached) + intended
         arrived = shares(sums.gram, sums.reached)
-        preferences = {}
+        preferences: dict[str, PreferenceLoss] = {}
         for index, (name, eta) in enumerate(self.etas.items()):
             step = sums.gram[index][index] ** 0.5 if sums.gram else 0.0
             preferences[name] = {
@@ -115,7 +146,7 @@ class LossReport:
         }
 
 
-def warnings(report: Mapping[str, Any]) -> list[str]:
+def warnings(report: LossFigures) -> list[str]:
     """Return a line for each preference that lost more than a tenth on its way to the output."""
     return [
         f"{name}: only {entry['share']:.0%} of eta·phi reached the output's dtype; "

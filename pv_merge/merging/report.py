@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pv_merge.arithmetic.blocks import block_steps, needs_whole_tensors, whole_tensor_steps
 from pv_merge.arithmetic.rounding import BLOCK
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.errors import PvMergeError
-from pv_merge.merging.loss import REPORT_NAME, LossReport
+from pv_merge.merging.loss import REPORT_NAME, LossReport, MergeReport
 from pv_merge.recipe.opening import open_recipe
 from pv_merge.version import __version__
 
@@ -20,7 +19,7 @@ def report(
     path: str | Path,
     folder: str | Path,
     advance: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> MergeReport:
     """Compare the model in ``folder`` with base and recipe; write and return the loss report.
 
     ``advance`` is told (weights done, weights in all).

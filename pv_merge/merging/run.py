@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.tensor_files import OutputFiles
 from pv_merge.errors import PvMergeError, Topic, raise_all
-from pv_merge.merging.loss import REPORT_NAME, LossReport
+from pv_merge.merging.loss import REPORT_NAME, LossReport, MergeReport
 from pv_merge.merging.stream import Layout, Pass, Target
 from pv_merge.recipe.checks.roles import protected_problems
 from pv_merge.recipe.opened import OpenRecipe
@@ -28,7 +27,7 @@ def run(
     device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
-) -> dict[str, Any]:
+) -> MergeReport:
     """Merge a recipe (its path, or already open) into the new folder ``output`` and return the loss report.
 
     ``found`` is told the check's warnings and notes, ``advance`` (elements done, elements in all).
@@ -54,7 +53,7 @@ def run_grid(
     device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, MergeReport]:
     """Merge the recipe for every point of etas in one read; return the reports by folder name.
 
     Each point becomes a model in a folder of its own under the new folder ``output``, called after
@@ -114,7 +113,7 @@ def _stream(
     threads: int | None,
     device: str,
     advance: Advance,
-) -> list[dict[str, Any]]:
+) -> list[MergeReport]:
     """Write one model for each place, (etas, folder, name), in one pass; return their reports."""
     layout = Layout(opened)
     total = sum(p.elements for p in layout.places.values() if p.dtype.is_floating_point)
@@ -138,7 +137,7 @@ def _stream(
     finally:
         for target in targets:
             target.files.close()
-    results = []
+    results: list[MergeReport] = []
     for target, (etas, folder, name) in zip(targets, places, strict=True):
         results.append(target.report.to_dict() if target.report else {})
         companions(folder, name, opened, etas, results[-1])
@@ -146,7 +145,7 @@ def _stream(
 
 
 def companions(
-    work: Path, name: str, opened: OpenRecipe, etas: Mapping[str, float], report: dict[str, Any]
+    work: Path, name: str, opened: OpenRecipe, etas: Mapping[str, float], report: MergeReport
 ) -> None:
     """Write what belongs beside the weights: config, tokenizer, recipe, report, card."""
     recipe = opened.recipe

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -129,7 +129,7 @@ class Pass:
                 self._files.descriptor(place.path)
         try:
             with ThreadPoolExecutor(self.threads, initializer=_single_threaded) as pool:
-                futures = [pool.submit(job, *arguments) for job, arguments in self._jobs()]
+                futures = [pool.submit(job) for job in self._jobs()]
                 done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
                 for future in waiting:
                     future.cancel()
@@ -139,17 +139,17 @@ class Pass:
             torch.set_num_threads(before)
             self._files.close()
 
-    def _jobs(self) -> Iterator[tuple[Callable[..., None], tuple[Any, ...]]]:
+    def _jobs(self) -> Iterator[Callable[[], None]]:
         for name, place in sorted(self.layout.places.items(), key=lambda item: -item[1].nbytes):
             if not place.dtype.is_floating_point:
-                yield self._copy_buffer, (name,)
+                yield partial(self._copy_buffer, name)
                 continue
             groups = [self.layout.opened.parts(name, target.etas) for target in self.targets]
             whole = any(needs_whole_tensors(g, self.layout.opened.controls) for g in groups)
             step = place.elements if whole else JOB_STEPS * self.step
             for start in range(0, max(place.elements, 1), max(step, 1)):
                 count = min(step, place.elements - start)
-                yield (self._whole_job if whole else self._job), (name, groups, start, count)
+                yield partial(self._whole_job if whole else self._job, name, groups, start, count)
 
     def _copy_buffer(self, name: str) -> None:
         """Copy an integer buffer, which must be the same in all inputs, as in mergekit."""

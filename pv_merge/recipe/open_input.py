@@ -48,6 +48,4 @@ class OpenInput:
     def change(self, name: str) -> LowRank | None:
         """Return an adapter's change of one weight; None where it leaves it alone."""
         assert self.adapter is not None
-        if not name.endswith(".weight"):
-            return None
-        return self.adapter.modules.get(name.removesuffix(".weight"))
+        return self.adapter.change(name)

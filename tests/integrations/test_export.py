@@ -19,7 +19,7 @@ from pv_merge.errors import PvMergeError, Topic
 from pv_merge.integrations.export import ExportOptions, export_peft
 from pv_merge.integrations.llama_cpp import export_gguf, llama_commands, paired_rows
 from pv_merge.integrations.vllm.ranks import vllm_rank
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.run import run
 from pv_merge.recipe.checks.finding import Finding
 
@@ -38,8 +38,8 @@ def inputs(root: Path, family: str, **said: Any) -> None:
         save_adapter(adapted(model, seed, **said, **rank), root / name, base)
     for seed, name in ((7, "full"), (8, "unfull")):
         save(perturbed(model, seed), root / name)
-    extract(root / "polite", root / "rude", root / "vector", Options(base, "polite", True))
-    extract(root / "full", root / "unfull", root / "dense", Options(base, "brief"))
+    extract(root / "polite", root / "rude", root / "vector", ExtractOptions(base, "polite", True))
+    extract(root / "full", root / "unfull", root / "dense", ExtractOptions(base, "brief"))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.cli import main
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.recipe.checks.finding import Finding
 from pv_merge.recipe.opening import check
 
@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root / "positive",
         root / "negative",
         root / "vector",
-        Options(str(root / "base"), "helpful"),
+        ExtractOptions(str(root / "base"), "helpful"),
     )
     save(tiny(tied=True, seed=9), root / "stranger")
     save(tiny(tied=True, vocab_size=97), root / "longer")

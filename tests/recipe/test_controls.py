@@ -20,7 +20,7 @@ from pv_merge.integrations.mergekit.method import METHOD
 from pv_merge.integrations.mixes.name import read
 from pv_merge.integrations.mixes.settings import Settings
 from pv_merge.live.switch import LiveMix
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.report import report
 from pv_merge.merging.run import run, run_grid
 from pv_merge.recipe.controls import Control, Scope, controls, register, unregister
@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_adapter(adapted(model, seed), root / name, base)
     for positive, negative in (("helpful", "unhelpful"), ("polite", "rude")):
         out = root / f"{positive}-vector"
-        extract(root / positive, root / negative, out, Options(base, positive))
+        extract(root / positive, root / negative, out, ExtractOptions(base, positive))
     return root
 
 
