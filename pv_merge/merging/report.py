@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pv_merge.arithmetic.blocks import block_steps, needs_whole_tensors, whole_tensor_steps
-from pv_merge.arithmetic.rounding import BLOCK
+from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.errors import PvMergeError

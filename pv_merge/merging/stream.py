@@ -27,8 +27,9 @@ from pv_merge.arithmetic.blocks import (
     whole_tensor_steps,
 )
 from pv_merge.arithmetic.dtypes import NARROW, TORCH_DTYPES
+from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.preference import preference_vector
-from pv_merge.arithmetic.rounding import BLOCK, Rounder
+from pv_merge.arithmetic.rounding import Rounder
 from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.artifacts.byte_ranges import Files, Memory, Range, ranges, read_part
 from pv_merge.artifacts.tensor_files import OutputFiles

@@ -105,12 +105,11 @@ class PairsFiles:
         return [(self.pairs, training), *([(self.held_out, held_out)] if held_out else [])]
 
 
-def pair_rows(candidates: list[Candidate]) -> list[dict[str, Any]]:
+def pair_rows(candidates: list[Candidate], plain: bool) -> list[dict[str, Any]]:
     """Return kept candidates as rows of the format ``pairs``.
 
-    A prompt is plain text, or messages for all rows where one has several turns.
+    With ``plain`` a prompt is its text, else messages; all files of one trait are of one kind.
     """
-    plain = all(len(candidate.prompt) == 1 for candidate in candidates)
     return [
         {
             "prompt": candidate.prompt[0][1]
