@@ -22,10 +22,16 @@ def compare_headers(base: str, folders: Sequence[str]) -> None:
 
 
 def shape_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
-    """Return one line for each tensor whose shape differs between base and ``other``."""
+    """Return one line for each tensor that differs in shape, or is of numbers here and whole there."""
     problems = []
     for name, info in base.infos.items():
         if name not in other:
+            continue
+        if other.infos[name].is_float != info.is_float:
+            problems.append(
+                f"{other}: {name} is stored as {other.infos[name].dtype}, in the base as {info.dtype} "
+                f"({base}); was one of them quantized?"
+            )
             continue
         shape = other.infos[name].shape
         if shape == info.shape:

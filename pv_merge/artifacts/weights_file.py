@@ -29,6 +29,11 @@ class TensorInfo(NamedTuple):
         """Number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floating-point numbers, of any width."""
+        return self.dtype.startswith(("F", "BF"))
+
 
 class WeightsFile:
     """A safetensors file. Raises ``PvMergeError`` where it is not a whole one."""

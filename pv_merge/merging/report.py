@@ -25,7 +25,7 @@ def report(
     ``advance`` is told (weights done, weights in all).
     """
     opened, merged = open_recipe(path), Checkpoint(folder)
-    names = [name for name in opened.base.names if opened.base.infos[name].dtype[0] in "BF"]
+    names = [name for name in opened.base.names if opened.base.infos[name].is_float]
     missing = [name for name in names if name not in merged]
     if missing:
         raise PvMergeError(f"{folder}: lacks {missing[0]}; is it a merge of {path}?")

@@ -27,13 +27,14 @@ from pv_merge.arithmetic.blocks import (
     whole_tensor_steps,
 )
 from pv_merge.arithmetic.dtypes import NARROW, TORCH_DTYPES
+from pv_merge.arithmetic.merge import not_finite_problem
 from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.preference import preference_vector
 from pv_merge.arithmetic.rounding import Rounder
 from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.artifacts.byte_ranges import Files, Memory, Range, ranges, read_part
 from pv_merge.artifacts.tensor_files import OutputFiles
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, Topic
 from pv_merge.merging.loss import LossReport
 from pv_merge.recipe.opened import OpenRecipe, Stored
 
@@ -199,10 +200,22 @@ class Pass:
                     base[window], part, controls, rounder, start + block, out[window],
                     self._recorder(target, name, part),
                 )  # fmt: skip
+            self._refuse_not_finite(name, base, active, out)
             written = out if self.layout.out is None else out.to(self.layout.out)
             target.files.write(name, start, written.cpu())
         with self._lock:
             self.advance(count)
+
+    def _refuse_not_finite(
+        self, name: str, base: Tensor, active: Sequence[PreferenceInputs[Tensor]], out: Tensor
+    ) -> None:
+        """Raise ``PvMergeError`` for a result with NaN or infinity, or put the base's values there."""
+        odd = ~out.isfinite()
+        if not bool(odd.any()):
+            return
+        if self.layout.opened.controls.not_finite == "refuse":
+            raise PvMergeError(not_finite_problem(name, base, active), Topic.FINITE)
+        out.copy_(torch.where(odd, base.to(out.dtype), out))
 
     def _phis(self, groups: list[Group], base: Tensor, start: int, count: int) -> dict[str, Tensor]:
         """Return φ of every preference that any of several targets needs."""

@@ -41,7 +41,7 @@ class OpenRecipe:
 
     def __init__(self, recipe: Recipe, base: Checkpoint, inputs: list[OpenInput]) -> None:
         self.recipe, self.base, self.inputs = recipe, base, inputs
-        floating = [name for name in base.names if base.infos[name].dtype[0] in "BF"]
+        floating = [name for name in base.names if base.infos[name].is_float]
         self._settings = recipe.table({name: self.depth(name) for name in floating})
 
     @property

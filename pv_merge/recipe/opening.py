@@ -9,10 +9,14 @@ from pathlib import Path
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.reference import local_folder, parse_reference
 from pv_merge.errors import PvMergeError, Topic
-from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings
+from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings, storage_findings
 from pv_merge.recipe.checks.finding import Finding, error, raise_errors, warning
 from pv_merge.recipe.checks.fit import input_findings
-from pv_merge.recipe.checks.roles import preference_findings, protected_findings
+from pv_merge.recipe.checks.roles import (
+    polarity_findings,
+    preference_findings,
+    protected_findings,
+)
 from pv_merge.recipe.checks.same_base import base_findings
 from pv_merge.recipe.open_input import OpenInput
 from pv_merge.recipe.opened import OpenRecipe
@@ -67,8 +71,10 @@ class _Opening:
         if base is not None:
             inputs = self._inputs(recipe, base, where)
             self._add(where, base_findings(recipe.base_model, inputs, base, deep))
+            self._add(where, storage_findings(base, inputs))
             self._add(where, dtype_findings(recipe, base, inputs))
             self._add(where, finite_findings(base, inputs) if deep else [])
+            self._add(where, polarity_findings(inputs))
             self._add(where, protected_findings(recipe, inputs))
             if not problems and len(inputs) == len(recipe.inputs):
                 opened = self._whole(recipe, base, inputs)

@@ -16,7 +16,13 @@ from pv_merge.recipe.grouping import InputSettings, PreferenceSettings, resolve
 from pv_merge.recipe.varying import Conditional, Number, every_value, value_at, varies
 
 if TYPE_CHECKING:
-    from pv_merge.arithmetic.choices import Interference, NarrowDtype, RoundingMode, SignConsensus
+    from pv_merge.arithmetic.choices import (
+        Interference,
+        NarrowDtype,
+        NotFinite,
+        RoundingMode,
+        SignConsensus,
+    )
     from pv_merge.arithmetic.terms import Controls
 
 
@@ -99,6 +105,7 @@ class Recipe:
             cast("Interference", self.shared("interference")),
             cast("RoundingMode", self.shared("rounding")),
             self.seed,
+            cast("NotFinite", self.shared("not_finite")),
         )
 
     def nonlinear(self) -> Iterator[str]:

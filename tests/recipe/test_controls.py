@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from pv_merge.arithmetic.preference import consensus
 from pv_merge.arithmetic.rounding import Rounder
@@ -167,6 +169,7 @@ ACTING: dict[str, dict[str, Any]] = {
     "round_to": {"round_to": "bfloat16"},
     "rounding": {"round_to": "bfloat16", "rounding": "nearest"},
     "seed": {"round_to": "bfloat16", "seed": 5},
+    "not_finite": {},
     "allow_protected_negative": {},
 }
 
@@ -175,7 +178,7 @@ ACTING: dict[str, dict[str, Any]] = {
 def test_each_control_reaches_the_merge_and_mergekit_alike(
     name: str, root: Path, tmp_path: Path
 ) -> None:
-    said = ACTING[name]  # a control without a case here is a failure
+    said = ACTING[name]  # a control without a case here is a failure; {} has a test of its own
     plain = {key: value for key, value in said.items() if key != name}
     outputs = {}
     for label, parameters in (("with", said), ("without", plain)):
@@ -187,6 +190,32 @@ def test_each_control_reaches_the_merge_and_mergekit_alike(
         assert torch.equal(tensor, stock[key]), key
     changed = [k for k, t in outputs["with"].items() if not torch.equal(t, outputs["without"][k])]
     assert bool(changed) == bool(said)
+
+
+@pytest.mark.parametrize("where", ["base", "helpful-vector"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused_or_stays_the_base(
+    where: str, value: float, root: Path, tmp_path: Path
+) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    world = tmp_path / "world"
+    shutil.copytree(root, world)
+    tensors = state(world / where)
+    tensors[name][1, 2] = value
+    save_file(tensors, world / where / "model.safetensors", metadata={"format": "pt"})
+    for folder in ("helpful-vector", "polite-vector"):  # the base has changed
+        (world / folder / "preference_vector.json").write_text('{"kind": "preference_vector"}')
+    path = written(tmp_path / "r.yml", vectors(world, {}))
+    with pytest.raises(PvMergeError, match=f"{name}: .* holds one value that is not finite"):
+        run(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(AssertionError, match=f"Error: {name}: .* holds one value that is not"):
+        mergekit_yaml(vectors(world, {}), tmp_path / "stock")
+    if where != "base":
+        path = written(tmp_path / "r.yml", vectors(world, {"not_finite": "keep_base"}))
+        run(path, tmp_path / "kept")
+        kept, base = state(tmp_path / "kept")[name], state(world / "base")[name]
+        assert kept[1, 2] == base[1, 2] and int((kept == base).sum()) == 1
 
 
 def test_mergekits_schema_is_the_record() -> None:

@@ -35,14 +35,33 @@ def dtype_findings(recipe: Recipe, base: Checkpoint, inputs: list[OpenInput]) ->
         )
 
 
+def storage_findings(base: Checkpoint, inputs: list[OpenInput]) -> Iterator[Finding]:
+    """Say which files hold weights of a dtype that cannot be merged, such as 8-bit floats."""
+    from pv_merge.arithmetic.dtypes import DTYPES
+
+    for checkpoint in [base, *(item.checkpoint for item in inputs if item.checkpoint is not None)]:
+        for name, info in checkpoint.infos.items():
+            if info.dtype not in DTYPES:
+                yield error(
+                    f"{checkpoint}: {name} is stored as {info.dtype}, which cannot be merged; is it "
+                    "a quantized model?",
+                    Topic.DTYPE,
+                )
+                break
+
+
 def finite_findings(base: Checkpoint, inputs: list[OpenInput]) -> Iterator[Finding]:
     """Read all weights, and say which hold values that are not finite."""
     import torch
 
+    from pv_merge.arithmetic.dtypes import DTYPES
+
     for checkpoint in [base, *(item.checkpoint for item in inputs if item.checkpoint is not None)]:
         for name in checkpoint.names:
-            tensor = checkpoint.tensor(name)
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            info = checkpoint.infos[name]
+            if not info.is_float or info.dtype not in DTYPES:
+                continue
+            if not bool(torch.isfinite(checkpoint.tensor(name)).all()):
                 yield error(
                     f"{checkpoint}: {name} holds values that are not finite; did its training diverge?",
                     Topic.FINITE,

@@ -58,7 +58,7 @@ def _probe(base: Checkpoint) -> str | None:
     matrices = [
         name
         for name, info in base.infos.items()
-        if len(info.shape) == 2 and info.dtype.startswith(("F", "BF"))
+        if len(info.shape) == 2 and info.is_float and info.dtype in ("F64", "F32", "F16", "BF16")
     ]
     return min(
         matrices,
