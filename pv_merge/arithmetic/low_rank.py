@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from pv_merge.arithmetic.low_rank_rows import Factors, dense
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 from pv_merge.errors import PvMergeError, Topic
 
@@ -27,8 +30,14 @@ class LowRank:
 
     def dense(self) -> Tensor:
         """Return the change in float32, in the shape of the layer's weight."""
-        product = (self.b.float() @ self.a.float()) * self.scale
-        return product.T.contiguous() if self.transposed else product
+        import torch
+
+        return torch.from_numpy(dense(self.factors())).to(self.a.device)
+
+    def factors(self) -> Factors:
+        """Return the same without torch, in float32."""
+        a, b = (part.detach().float().cpu().numpy() for part in (self.a, self.b))
+        return Factors(a, b, self.scale, self.transposed)
 
     def stored(self, transposed: bool) -> LowRank:
         """Return the same change for a layer that stores its weight the other way: BA = (AᵀBᵀ)ᵀ."""
@@ -44,6 +53,8 @@ def concatenated(parts: Sequence[tuple[float, LowRank]], name: str = "") -> LowR
     It is stored as a lookup table's if any part is, else the way the first one is. Raises
     ``PvMergeError`` where the parts are not of one shape; ``name`` says of which weight.
     """
+    import torch
+
     embedding = any(part.embedding for _, part in parts)
     transposed = embedding or parts[0][1].transposed
     held = [(coefficient, part.stored(transposed)) for coefficient, part in parts]
@@ -82,6 +93,8 @@ def truncated(phi: Tensor, rank: int | None, energy: float | None) -> tuple[Tens
     ``phi`` is (out, in), a is (rank, in), b is (out, rank). The rank is ``rank``, or the smallest
     that keeps the share ``energy`` of ‖phi‖².
     """
+    import torch
+
     u, s, vt = torch.linalg.svd(phi.float(), full_matrices=False)
     if rank is None:
         share = (s.double() ** 2).cumsum(0)
@@ -98,6 +111,8 @@ def truncated_product(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, 
     ``a`` is (r, in), ``b`` is (out, r). Of the thin factors b = Q₁R₁ and aᵀ = Q₂R₂ only the small
     R₁R₂ᵀ = USVᵀ is decomposed, since b a = Q₁ (USVᵀ) Q₂ᵀ has the same singular values. In float64.
     """
+    import torch
+
     left, inner_left = torch.linalg.qr(b.double())
     right, inner_right = torch.linalg.qr(a.double().T)
     u, s, vt = torch.linalg.svd(inner_left @ inner_right.T, full_matrices=False)

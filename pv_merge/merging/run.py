@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
-from pv_merge.artifacts.tensor_files import OutputFiles
+from pv_merge.artifacts.output_files import OutputFiles
 from pv_merge.errors import PvMergeError, Topic, raise_all
+from pv_merge.merging.layout import Layout
 from pv_merge.merging.loss import REPORT_NAME, LossReport, MergeReport
-from pv_merge.merging.stream import Layout, Pass, Target
+from pv_merge.merging.stream import Pass, Target
 from pv_merge.recipe.checks.roles import protected_problems
 from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.opening import Found, open_recipe
 from pv_merge.version import __version__
 
 Advance = Callable[[int, int], None]
+Finish = Callable[[Path, str], None]
+"""Told a finished model's folder, which is still hidden, and the name that it will have."""
 
 
 def run(
@@ -27,10 +30,12 @@ def run(
     device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
+    finish: Finish = lambda folder, name: None,
 ) -> MergeReport:
     """Merge a recipe (its path, or already open) into the new folder ``output`` and return the loss report.
 
-    ``found`` is told the check's warnings and notes, ``advance`` (elements done, elements in all).
+    ``found`` is told the check's warnings and notes, ``advance`` (elements done, elements in all);
+    ``finish`` may add files to the model before it appears, such as its card.
     Raises ``PvMergeError`` with every error of the check, before anything is read in full; the
     folder appears whole, by rename, or not at all.
     """
@@ -40,6 +45,7 @@ def run(
     opened = _open(recipe, found)
     with new_folder(target) as work:
         (result,) = _stream(opened, [({}, work, target.name)], report, threads, device, advance)
+        finish(work, target.name)
     return result
 
 
@@ -53,6 +59,7 @@ def run_grid(
     device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
+    finish: Finish = lambda folder, name: None,
 ) -> dict[str, MergeReport]:
     """Merge the recipe for every point of etas in one read; return the reports by folder name.
 
@@ -64,7 +71,7 @@ def run_grid(
     refuse_absent(device)
     opened = _open(recipe, found)
     for point in points:
-        opened.known(dict.fromkeys(point, 0.0))
+        opened.known({label: value or 0.0 for label, value in point.items()})
     negative = {label for point in points for label, value in point.items() if (value or 0) < 0}
     problems = protected_problems(opened.recipe, opened.inputs, sorted(negative))
     raise_all([f"{opened.recipe.path}: {line}" for line in problems], Topic.PROTECTED)
@@ -76,6 +83,8 @@ def run_grid(
             (work / name).mkdir()
             places.append((etas, work / name, name))
         results = _stream(opened, places, report, threads, device, advance)
+        for _, folder, name in places:
+            finish(folder, name)
     return {name: result for (_, _, name), result in zip(places, results, strict=True)}
 
 
@@ -116,20 +125,20 @@ def _stream(
 ) -> list[MergeReport]:
     """Write one model for each place, (etas, folder, name), in one pass; return their reports."""
     layout = Layout(opened)
-    total = sum(p.elements for p in layout.places.values() if p.dtype.is_floating_point)
     done = 0
 
     def moved(elements: int) -> None:
         nonlocal done
         done += elements
-        advance(done, total)
+        advance(done, layout.elements)
 
     targets: list[Target] = []
     try:
         for etas, folder, _ in places:
             losses = LossReport({**opened.recipe.etas, **etas}) if report else None
             targets.append(Target(etas, OutputFiles(folder, layout.tensors()), losses))
-        Pass(layout, targets, moved, threads, device).run()
+        engine = _engine(layout, targets, moved, threads, device)
+        engine.run()
     except OSError as error:
         raise PvMergeError(
             f"{places[0][1].parent}: {error.strerror or error}; is the disk full?"
@@ -138,16 +147,34 @@ def _stream(
         for target in targets:
             target.files.close()
     results: list[MergeReport] = []
-    for target, (etas, folder, name) in zip(targets, places, strict=True):
-        results.append(target.report.to_dict() if target.report else {})
-        companions(folder, name, opened, etas, results[-1])
+    for target, (etas, folder, _) in zip(targets, places, strict=True):
+        result = target.report.to_dict() if target.report else {}
+        if engine.base_kept:
+            result["base_kept"] = engine.base_kept
+        results.append(result)
+        companions(folder, opened, etas, result if report else {})
     return results
 
 
+def _engine(
+    layout: Layout,
+    targets: Sequence[Target],
+    advance: Callable[[int], None],
+    threads: int | None,
+    device: str,
+) -> Pass:
+    """Return the pass by fused kernels, or in torch where they cannot do it."""
+    if device == "cpu" and not layout.opened.recipe.has_transforms:
+        return Pass(layout, targets, advance, threads)
+    from pv_merge.merging.torch_stream import TorchPass
+
+    return TorchPass(layout, targets, advance, threads, device)
+
+
 def companions(
-    work: Path, name: str, opened: OpenRecipe, etas: Mapping[str, float], report: MergeReport
+    work: Path, opened: OpenRecipe, etas: Mapping[str, float], report: MergeReport
 ) -> None:
-    """Write what belongs beside the weights: config, tokenizer, recipe, report, card."""
+    """Write what belongs beside the weights: config, tokenizer, recipe, report."""
     recipe = opened.recipe
     text = recipe.text_with(etas)
     config = {**opened.base.config}
@@ -160,18 +187,3 @@ def companions(
     (work / "mergekit_config.yml").write_text(text, encoding="utf-8")
     if report:
         write_json(work / REPORT_NAME, {**report, "pv_merge": __version__})
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [mergekit, merge, preference-vector]",
-        "---",
-        f"# {name}",
-        "",
-        "A merge by [preference vectors](https://arxiv.org/abs/2504.20106), made with `pv-merge run`.",
-        "",
-        "```yaml",
-        text.rstrip(),
-        "```",
-        "",
-    ]
-    (work / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -19,14 +19,14 @@ from pv_merge.recipe.varying import Number, every_value
 Dtype = Literal["float32", "float16", "bfloat16", "float64"]
 
 
-class Entry(BaseModel):  # type: ignore[explicit-any]  # pydantic's own
+class Entry(BaseModel):
     """One entry of ``models``."""
 
     model: str
     parameters: dict[str, object] = Field(default_factory=dict)
 
 
-class Document(BaseModel):  # type: ignore[explicit-any]  # pydantic's own
+class Document(BaseModel):
     """A whole recipe; the parameters are checked by the record of controls."""
 
     merge_method: Literal["preference_vector"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 
-class Conditional(BaseModel):  # type: ignore[explicit-any]  # pydantic's own
+class Conditional(BaseModel):
     """A value for the weights whose name contains ``filter`` (for all, without one)."""
 
     value: float | list[float]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pv_merge.arithmetic.stored import SIZES, is_weight
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, warning
@@ -37,11 +38,9 @@ def dtype_findings(recipe: Recipe, base: Checkpoint, inputs: list[OpenInput]) ->
 
 def storage_findings(base: Checkpoint, inputs: list[OpenInput]) -> Iterator[Finding]:
     """Say which files hold weights of a dtype that cannot be merged, such as 8-bit floats."""
-    from pv_merge.arithmetic.dtypes import DTYPES
-
     for checkpoint in [base, *(item.checkpoint for item in inputs if item.checkpoint is not None)]:
         for name, info in checkpoint.infos.items():
-            if info.dtype not in DTYPES:
+            if info.dtype not in SIZES:
                 yield error(
                     f"{checkpoint}: {name} is stored as {info.dtype}, which cannot be merged; is it "
                     "a quantized model?",
@@ -54,12 +53,9 @@ def finite_findings(base: Checkpoint, inputs: list[OpenInput]) -> Iterator[Findi
     """Read all weights, and say which hold values that are not finite."""
     import torch
 
-    from pv_merge.arithmetic.dtypes import DTYPES
-
     for checkpoint in [base, *(item.checkpoint for item in inputs if item.checkpoint is not None)]:
         for name in checkpoint.names:
-            info = checkpoint.infos[name]
-            if not info.is_float or info.dtype not in DTYPES:
+            if not is_weight(checkpoint.infos[name].dtype):
                 continue
             if not bool(torch.isfinite(checkpoint.tensor(name)).all()):
                 yield error(
