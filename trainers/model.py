@@ -56,6 +56,10 @@ def _load(kind: Any, settings: TrainingSettings, **options: Any) -> Any:
     options |= {"dtype": getattr(torch, settings.base_dtype), "trust_remote_code": False}
     if settings.attn_implementation is not None:
         options["attn_implementation"] = settings.attn_implementation
+    if settings.use_kernels:
+        if importlib.util.find_spec("kernels") is None:
+            raise PvMergeError("use_kernels: needs kernels, which is not installed")
+        options["use_kernels"] = True
     if settings.quantization is not None:
         options |= _quantized()
     name = settings.base_model
