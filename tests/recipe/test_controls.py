@@ -167,6 +167,7 @@ ACTING: dict[str, dict[str, Any]] = {
     "rounding": {"round_to": "bfloat16", "rounding": "nearest"},
     "seed": {"round_to": "bfloat16", "seed": 5},
     "allow_protected_negative": {},
+    "not_finite": {},  # of weights that are finite it says nothing
 }
 
 
