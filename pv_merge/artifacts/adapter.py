@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from pv_merge.arithmetic.low_rank import LowRank
+from pv_merge.arithmetic.low_rank_rows import Factors
 from pv_merge.artifacts.adapter_config import AdapterConfig, Settled, read_adapter_config
+from pv_merge.artifacts.byte_ranges import ranges_in, read_float32
 from pv_merge.artifacts.checkpoint import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -20,6 +19,10 @@ from pv_merge.artifacts.checkpoint import (
 )
 from pv_merge.artifacts.weights_file import TensorInfo, WeightsFile
 from pv_merge.errors import PvMergeError, raise_all
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 PREFIX = "base_model.model."
 _KEY = re.compile(
@@ -150,14 +153,34 @@ class Adapter:
             for module, pair in pairs.items()
         }
 
-    def _tensors(self) -> dict[str, Tensor]:
-        found = {key: self._file.tensor(key) for key in self._file.infos}
-        for key, tensor in found.items():
-            if not bool(torch.isfinite(tensor).all()):
+    @cached_property
+    def factors(self) -> dict[str, Factors]:
+        """The same change of each module in float32, without torch."""
+        values = self._values()
+        return {
+            module: Factors(
+                values[pair.first],
+                values[pair.second],
+                self._settled[module].scale,
+                self._flipped(module, pair),
+            )
+            for module, pair in self.pairs.items()
+        }
+
+    def _values(self) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        found = {key: read_float32(place) for key, place in ranges_in(self._file).items()}
+        for key, values in found.items():
+            if not np.isfinite(values).all():
                 raise PvMergeError(
                     f"{self._file.path}: {key} holds values that are not finite; did its training diverge?"
                 )
         return found
+
+    def _tensors(self) -> dict[str, Tensor]:
+        self._values()  # checks them
+        return {key: self._file.tensor(key) for key in self._file.infos}
 
     def problems(self, base: Checkpoint) -> list[str]:
         """Return one line for each adapted module that the base lacks or has in another shape."""
