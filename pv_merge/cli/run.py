@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from pv_merge.recipe.checks.finding import Finding
 
 
 @click.command("run")
@@ -46,34 +44,14 @@ def command(
     from pv_merge.recipe.grid import points, read_axes
     from pv_merge.recipe.recipe import read_recipe
 
-    reports = {}
+    settings: dict[str, Any] = {"report": not no_report, "threads": threads, "device": device}
+    settings["found"] = partial(print_findings, quiet=True)
     with bar("merge") as advance:
-
-        def found(findings: list[Finding]) -> None:
-            print_findings(findings, quiet=True)
-
         if etas:
             grid = points(read_axes(etas, read_recipe(recipe).preferences), {})
-            reports = run_grid(
-                recipe,
-                out,
-                grid,
-                report=not no_report,
-                threads=threads,
-                device=device,
-                found=found,
-                advance=advance,
-            )
+            reports = run_grid(recipe, out, grid, **settings, advance=advance)
         else:
-            reports[out] = run(
-                recipe,
-                out,
-                report=not no_report,
-                threads=threads,
-                device=device,
-                found=found,
-                advance=advance,
-            )
+            reports = {out: run(recipe, out, **settings, advance=advance)}
     if no_report:
         click.echo(f"merged into {out}")
         return

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pv_merge.cli.measures import measure_options
 
+if TYPE_CHECKING:
+    from pv_merge.cli.progress import Counted
+    from pv_merge.evaluation.journal import Point
+    from pv_merge.evaluation.statistics import Estimate
+    from pv_merge.evaluation.sweep.sweep import Finished
+
 
 @click.command()
-@click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--eta",
     "etas",
@@ -33,7 +40,7 @@ from pv_merge.cli.measures import measure_options
 @click.option("--yes", is_flag=True, help="Measure a grid of more than 64 points.")
 @measure_options
 def command(
-    recipe_path: Path,
+    recipe: Path,
     etas: tuple[str, ...],
     prompts: tuple[str, ...],
     folder: Path,
@@ -52,57 +59,30 @@ def command(
     """
     from rich.console import Console
 
-    from pv_merge.artifacts.provenance import command_line, versions
-    from pv_merge.errors import PvMergeError
-    from pv_merge.evaluation.measures.answers import AnswersMeasure
-    from pv_merge.evaluation.session import open_bench, progress_bar
-    from pv_merge.evaluation.sweep.pictures import draw
-    from pv_merge.evaluation.sweep.report import print_tables, write
-    from pv_merge.evaluation.sweep.sweep import run_sweep
+    from pv_merge.cli.progress import counted
+    from pv_merge.evaluation.measures.registry import build_measures
+    from pv_merge.evaluation.sweep.report import print_tables
+    from pv_merge.evaluation.sweep.sweep import sweep
     from pv_merge.recipe.grid import read_axes
     from pv_merge.recipe.recipe import read_recipe
 
-    recipe = read_recipe(recipe_path)
-    axes = read_axes(etas, recipe.preferences)
-    from pv_merge.evaluation.measures.registry import build_measures
-
-    measures = build_measures(**options)
-    if not measures and not prompts:
-        raise PvMergeError("nothing to measure: give --pairs NAME=FILE or --prompt TEXT")
-    answers = AnswersMeasure(prompts) if prompts else None
-    console = Console()
-    with (
-        open_bench(
-            recipe, [*measures, *([answers] if answers else [])], folder / "results.jsonl"
-        ) as bench,
-        progress_bar(console) as bar,
-    ):
-        task = bar.add_task("measuring", total=None)
-        result = run_sweep(
-            bench,
-            axes,
-            recipe.etas,
-            answers,
-            yes,
-            advance=lambda count: bar.advance(task, count),
-            started=lambda total: bar.update(
-                task, total=max(total, 1), completed=0 if total else 1
-            ),
-            finished=lambda point, figures: bar.update(task, description=_at(point, axes)),
-        )
-        result.prompts = list(prompts)
-    provenance = {
-        "recipe": str(recipe_path),
-        "command": command_line(),
-        "versions": versions(),
-        "seed": 0,
-        "measures": {measure.name: measure.identity() for measure in bench.measures},
-    }
-    pictures = draw(result, folder)
-    report = write(result, folder, pictures, provenance)
+    axes = read_axes(etas, read_recipe(recipe).preferences)
+    measures, console = build_measures(**options), Console()
+    with counted(console) as bar:
+        said: dict[str, Any] = {
+            "prompts": prompts,
+            "yes": yes,
+            "progress": bar,
+            "finished": _after(bar, axes),
+        }
+        result = sweep(recipe, axes, folder, measures, **said)
     print_tables(result, console)
-    console.print(f"\n{report} holds all of it, with {len(pictures)} pictures.", highlight=False)
+    count = len(result.pictures)
+    console.print(f"\n{result.report} holds all of it, with {count} pictures.", highlight=False)
 
 
-def _at(point: Any, axes: Any) -> str:
-    return "after " + ", ".join(f"{name} {point[name]:g}" for name in axes)
+def _after(bar: Counted, axes: Iterable[str]) -> Finished:
+    def say(point: Point, figures: Mapping[str, Estimate]) -> None:
+        bar.describe("after " + ", ".join(f"{name} {point[name]:g}" for name in axes))
+
+    return say

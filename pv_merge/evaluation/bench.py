@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.provenance import command_line, recipe_subject, versions
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.journal import Journal, Point, point_key
 from pv_merge.evaluation.measure import Advance, Measure
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.live.live_eta import LiveEta
-from pv_merge.live.subject import Subject
+from pv_merge.live.subject import Subject, load_subject
+from pv_merge.recipe.checks.check import check, raise_errors
+from pv_merge.recipe.recipe import Recipe
 
 
 class Bench:
@@ -108,3 +113,20 @@ class Bench:
         else:
             self.live.set({name: value for name, value in point.items() if value is not None})
         self._now = key
+
+
+@contextmanager
+def open_bench(recipe: Recipe, measures: Sequence[Measure], journal: Path) -> Iterator[Bench]:
+    """Yield a bench for a recipe; its weights are the base's again afterwards.
+
+    Raises ``PvMergeError`` with every error that the check finds, before anything is loaded.
+    """
+    from pv_merge.live.weights import LiveMerge
+
+    raise_errors(check(recipe.path))
+    record = Journal(
+        journal, recipe_subject(recipe.path), {"versions": versions(), "command": command_line()}
+    )
+    subject = load_subject(recipe.base_model)
+    with LiveMerge(recipe, subject.model) as live:
+        yield Bench(subject, live, measures, record)

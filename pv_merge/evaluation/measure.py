@@ -14,6 +14,29 @@ Advance = Callable[[int], None]
 """Called with the number of units done."""
 
 
+class Progress(Protocol):
+    """Hears of the work to do, and of what is done of it."""
+
+    def started(self, total: int) -> None:
+        """There are ``total`` units of work from here on."""
+
+    def advance(self, count: int) -> None:
+        """So many more of them are done."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def started(self, total: int) -> None:
+        """Do nothing."""
+
+    def advance(self, count: int) -> None:
+        """Do nothing."""
+
+
+SILENT = Silent()
+
+
 class Parts(Protocol):
     """Where a long measure keeps what it has done, so that a killed run goes on from there."""
 

@@ -13,7 +13,7 @@ from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import NoParts
 from pv_merge.evaluation.measures.pairs import PairsMeasure, read_pairs
 from pv_merge.evaluation.statistics import Estimate
-from pv_merge.evaluation.sweep.sweep import Sweep, correlations
+from pv_merge.evaluation.sweep.results import Sweep, correlations
 from pv_merge.live.subject import load_subject
 from pv_merge.live.weights import LiveMerge
 from pv_merge.recipe.recipe import read_recipe

@@ -17,6 +17,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,10 @@ Items = Callable[[dict[str, float] | None], Mapping[str, Sequence[float]]]
 
 NEGLIGIBLE = 0.002
 """The search ends when the expected gain is below this share of the range of values seen."""
+
+
+LARGEST = 100_000
+"""Candidates of a search."""
 
 
 @dataclass
@@ -69,9 +74,11 @@ class Calibration:
     """Number of candidates."""
     finished: bool = False
     """Whether the search ended because nothing more was to be gained, not for lack of budget."""
+    recipe: Path | None = None
+    """The recipe with the suggested eta, once it is written."""
 
 
-def calibrate(
+def search(
     take: Take,
     axes: Axes,
     goal: str,
@@ -87,10 +94,14 @@ def calibrate(
     ``items`` returns the values behind the figures of a point, or of the base where it is given
     None; with it the confidence in a bound that is relative to the base is that of paired values.
     ``budget`` is by default a third of the grid, at least 3 and at most 24. Raises
-    ``PvMergeError`` where the grid is a single point.
+    ``PvMergeError`` where the grid is a single point, or too large.
     """
     if count(axes) < 2:
         raise PvMergeError("nothing to calibrate: the range holds a single point")
+    if count(axes) > LARGEST:
+        raise PvMergeError(
+            f"the ranges make a grid of {count(axes)} points, over {LARGEST}; take larger steps"
+        )
     names = list(axes)
     grid = [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
     scaled = _scaled(grid, axes)

@@ -11,7 +11,7 @@ from typing import Any
 from pv_merge.artifacts.folders import write_json
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.evaluation.sweep.pictures import point_name
-from pv_merge.evaluation.sweep.sweep import Step, Sweep
+from pv_merge.evaluation.sweep.results import Step, Sweep
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --rule: #d8dde3; --soft: #6b7785; --page: #fff; }
