@@ -27,6 +27,7 @@ COMMANDS = {
     "run": "Merge, the fast way.",
     "serve-config": "Print the command line that serves any mix of vectors with vLLM.",
     "sweep": "Measure a grid of eta, merged in memory.",
+    "ui": "A page in the browser, with a slider for each preference.",
 }
 """Each command with its one-line help, so that ``--help`` imports none of them."""
 
