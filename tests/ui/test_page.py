@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from pv_merge.ui.serve import free_port
+
+from ui_tiny import QUESTION, make_recipe
 
 pytest.importorskip("gradio", reason="the extra ui is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -21,12 +26,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium here (apt install it)"),
 ]
-
-import httpx
-import yaml
-from ui_tiny import QUESTION, make_recipe
-
-from pv_merge.ui.serve import free_port
 
 LONG = 90_000  # milliseconds; a machine that does other things as well is slow
 
@@ -92,15 +91,17 @@ def until(said: Callable[[], Any]) -> Any:
 
 def ask(page: Any) -> tuple[str, str]:
     """Ask the question and return both answers when they are whole."""
-    page.locator("#clear").click()
+    bots = [page.locator(f"#{side} [data-testid=bot]") for side in ("base", "mix")]
+    if bots[0].count():
+        page.locator("#clear").click()
+        until(lambda: not bots[0].count())
     page.locator("#question textarea").fill(QUESTION)
     page.locator("#ask").click()
 
     def both() -> tuple[str, ...] | None:
-        sides = [page.locator(f"#{side} .bot.message") for side in ("base", "mix")]
-        if any(side.count() != 1 for side in sides):
+        if any(bot.count() != 1 for bot in bots):
             return None
-        return tuple(side.inner_text() for side in sides)
+        return tuple(bot.inner_text() for bot in bots)
 
     base, mix = until(both)
     return base, mix
@@ -164,7 +165,7 @@ def test_a_tab_closed_in_mid_answer(browser: Any, address: str, page: Any) -> No
     other.wait_for_selector("#ask")
     other.locator("#question textarea").fill("word " * 60)
     other.locator("#ask").click()
-    other.locator("#base .bot.message").first.wait_for()
+    other.locator("#base [data-testid=bot]").first.wait_for()
     other.close()
     assert ask(page) == whole
 
@@ -178,6 +179,8 @@ def test_nothing_leaves_this_machine_and_nothing_is_taken(browser: Any, address:
     page.wait_for_timeout(2000)
     page.close()
     assert {host for host in hosts if host} == {address.partition("://")[2]}
+    import httpx  # comes with Gradio
+
     sent = httpx.post(f"{address}/gradio_api/upload", files={"files": ("x.txt", b"mine")})
     assert (sent.status_code, sent.text) == (403, "uploads are off")
 

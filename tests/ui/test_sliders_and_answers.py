@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ui_tiny import QUESTION, make_recipe
 
 from pv_merge.errors import PvMergeError
 from pv_merge.live.chat.engine import LiveEngine, live_engine
@@ -25,6 +24,7 @@ from pv_merge.ui.export import export, recipe_text
 from pv_merge.ui.sliders import as_etas, slider_ranges
 
 from models import load
+from ui_tiny import QUESTION, make_recipe
 
 NEW = 12
 

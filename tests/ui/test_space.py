@@ -12,8 +12,6 @@ from huggingface_hub import SpaceCard
 
 pytest.importorskip("gradio", reason="the extra ui is not installed")
 
-from ui_tiny import make_recipe
-
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.live.chat.engine import live_engine
@@ -21,6 +19,7 @@ from pv_merge.recipe.recipe import read_recipe
 from pv_merge.ui.space import write_space
 
 from models import save
+from ui_tiny import make_recipe
 
 
 def test_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
