@@ -47,7 +47,19 @@ playground: $(READY) $(BASE)/config.json  ## a page in the browser with a slider
 
 # ---- checks ------------------------------------------------------------------------------------
 
-.PHONY: test test-fast lint format
+.PHONY: test test-fast lint format docs release
+docs: $(READY)  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+release: $(READY)  ## build wheel and sdist, and check both and the changelog
+	@version=$$($(BIN)/pv-merge --version | sed 's/.* //'); \
+	grep -q "^## \[$$version\]" CHANGELOG.md || { echo "CHANGELOG.md has no section [$$version]" >&2; exit 1; }
+	rm -rf dist
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet build twine
+	.venv-release/bin/python -m build
+	.venv-release/bin/python -m twine check --strict dist/*
+
 test: $(READY)  ## run every test, those on a real model among them
 	$(BIN)/python -m pytest
 

@@ -33,8 +33,11 @@ def answer(
         raise PvMergeError("there is no question yet: write one, or take one of the prompts")
     session.change(etas)
     with session.begin(question.strip(), together=together) as exchange:
+        length = -1
         for _ in exchange:
-            yield {side: conversation(session, side) for side in SIDES}
+            if (said := sum(map(len, exchange.turn.answers.values()))) > length:
+                length = said  # most tokens end no word, and show nothing new
+                yield {side: conversation(session, side) for side in SIDES}
     yield {side: conversation(session, side) for side in SIDES}
 
 
@@ -63,6 +66,7 @@ def table(
         with closing(stream):
             while (piece := next(stream, None)) is not None:
                 row[1] += piece
-                yield [list(row) for row in rows]
+                if piece:
+                    yield [list(row) for row in rows]
         row[1] = row[1].strip()
     yield rows

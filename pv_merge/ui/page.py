@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pv_merge.live.chat.engine import Engine
 from pv_merge.live.chat.session import ChatSession
 from pv_merge.live.chat.stream import ChatSettings
 from pv_merge.ui.answers import answer, table
-from pv_merge.ui.export import KINDS, Kind, export, recipe_text
+from pv_merge.ui.export import Kind, export, recipe_text
 from pv_merge.ui.server import ServerEngine
 from pv_merge.ui.sliders import STEP, SliderRange, as_etas, slider_ranges
 
@@ -98,24 +99,7 @@ class Page:
             self._name = gr.Dropdown(names, value=names[0] if names else None, label="Preference")
             self._values = gr.Textbox("-1, 0, 1", label="Values of η", elem_id="values")
             self._measure = gr.Button("Answer at each", elem_id="measure")
-        self._table = gr.Dataframe(
-            headers=["η", "answer"], datatype=["str", "str"], interactive=False, wrap=True,
-            column_widths=["70px", "auto"], elem_id="table", buttons=["copy"],
-        )  # fmt: skip
-
-    def _recipe(self) -> None:
-        text = self._engine.recipe.text
-        self._code = gr.Code(
-            text, language="yaml", interactive=False, label="The recipe of this mix: copy it, then "
-            "pv-merge run recipe.yml ./merged/mine", buttons=["copy"], elem_id="recipe",
-        )  # fmt: skip
-        kinds = [(text, kind) for kind, text in KINDS.items()]
-        if isinstance(self._engine, ServerEngine):  # its files may lie on another machine
-            kinds = [item for item in kinds if item[1] != "adapter"]
-        with gr.Row():
-            self._kind = gr.Dropdown(kinds, value="recipe", label="Export", elem_id="kind")
-            self._export = gr.Button("Export", elem_id="export")
-        self._file = gr.File(label="Exported", interactive=False, elem_id="file")
+        self._table = gr.HTML(as_table([]), elem_id="table")
 
     def _wire(self) -> None:
         # One model can only be one mix at a time; a server takes care of itself.
@@ -160,7 +144,8 @@ class Page:
     def _rows(self, question: str, name: str, text: str, *values: float) -> Iterator[Any]:
         etas = as_etas(self._ranges, values)
         with one_line():
-            yield from table(self._engine, question, name, text, etas, self._settings)
+            for rows in table(self._engine, question, name, text, etas, self._settings):
+                yield as_table(rows)
 
     def _moved(self, session: ChatSession | None, *values: float) -> tuple[Any, ...]:
         session = self._opened(session)
@@ -187,6 +172,13 @@ class one_line:  # noqa: N801
             raise gr.Error(error.message, print_exception=False) from None
 
 
+def as_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return (η, answer) rows as HTML, with the answers' line breaks."""
+    head = "<tr><th>η</th><th>answer</th></tr>"
+    body = [f"<tr><td>{escape(eta)}</td><td>{escape(text)}</td></tr>" for eta, text in rows]
+    return f"<table>{head}{''.join(body)}</table>"
+
+
 def mix_title(ranges: Sequence[SliderRange], values: Sequence[float]) -> str:
     """Return the mix with every η."""
     said = as_etas(ranges, values)
@@ -209,8 +201,11 @@ STYLE = """
 .eta .slider_input_container {position: relative;}
 .eta .slider_input_container::after {content: ""; position: absolute; top: 0; bottom: 0; width: 2px;
   background: currentColor; opacity: .45; pointer-events: none;}
+#table table {width: 100%;}
+#table th, #table td {text-align: left; vertical-align: top; padding: 6px 10px;
+  border-bottom: 1px solid var(--border-color-primary); white-space: pre-wrap;}
+#table td:first-child {white-space: nowrap; font-weight: 600;}
+#base button[aria-label="Clear"], #mix button[aria-label="Clear"] {display: none;}
 #heading h3 {margin: 0;}
 footer {display: none !important;}
 """
-
-Handler = Callable[..., Any]
