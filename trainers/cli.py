@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from pv_merge.artifacts.interrupts import interrupt_on_signals
 from pv_merge.errors import PvMergeError
 from pv_merge.version import __version__
+from trainers.traits.cli import pairs, trait
 
 
 class _OneVoice(click.Group):
@@ -27,8 +29,10 @@ class _OneVoice(click.Group):
 
 @click.group(cls=_OneVoice, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pv-train")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Train the policies that preference vectors are made of."""
+    context.call_on_close(interrupt_on_signals())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Huge pages for torch's large blocks: a third less system time in a CPU training step.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -131,3 +135,7 @@ def preview(config: str, overrides: tuple[str, ...]) -> None:
 
     settings = read_settings(config, overrides)
     print_preview(settings, look(settings))
+
+
+main.add_command(pairs)
+main.add_command(trait)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
+from pv_merge.data.documents import parse_yaml_value, read_yaml
 from pv_merge.data.settings import DatasetSettings
 from pv_merge.errors import PvMergeError, did_you_mean, raise_all, unknown_keys
 from trainers.settings import DPOSettings, SFTSettings, TrainingSettings
@@ -28,15 +27,6 @@ OURS = {
 AnySettings = TypeVar("AnySettings", bound=TrainingSettings)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose floats are those of version 1.2: ``5e-7`` is a number, not text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def read_settings(path: str | Path, overrides: tuple[str, ...] = ()) -> DPOSettings:
     """Return the checked settings of a YAML file for ``pv-train dpo``, after ``overrides``.
 
@@ -52,17 +42,7 @@ def read_sft_settings(path: str | Path, overrides: tuple[str, ...] = ()) -> SFTS
 
 def _read(kind: type[AnySettings], path: str | Path, overrides: tuple[str, ...]) -> AnySettings:
     file = Path(path)
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise PvMergeError(f"{file}: no such file") from None
-    except IsADirectoryError:
-        raise PvMergeError(f"{file}: is a folder; name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise PvMergeError(f"{file}: not valid YAML ({reason})") from None
-    if not isinstance(data, dict):
-        raise PvMergeError(f"{file}: expected keys such as base_model:, got {type(data).__name__}")
+    data = read_yaml(file)
     for override in overrides:
         _override(data, override)
     problems = _unknown(kind, data, str(file))
@@ -124,10 +104,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise PvMergeError(f"-o {override}: {parent} has no keys of its own")
         data = child
-    try:
-        data[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise PvMergeError(f"-o {override}: the value is not valid YAML") from None
+    data[last] = parse_yaml_value(text, f"-o {override}")
 
 
 def _unknown(kind: type[TrainingSettings], data: dict[str, Any], where: str) -> list[str]:

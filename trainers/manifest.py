@@ -7,8 +7,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.manifest import RUN_MANIFEST
+from pv_merge.artifacts.manifest import read_manifest as read_any
 from pv_merge.errors import PvMergeError
 
 PACKAGES = (
@@ -64,30 +65,27 @@ def write_manifest(folder: Path, data: dict[str, Any], kind: str = "policy") -> 
     write_json(folder / RUN_MANIFEST, {"kind": kind, "format": 1, **data, "versions": versions()})
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a policy, or None where the folder has none."""
-    return _read(folder, "policy", "a policy")
+KINDS = {"policy": "a policy", "sft": "a base"}
+"""What ``pv-train`` makes, as manifests and as people call it."""
 
 
-def read_sft_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return how ``pv-train sft`` made a base, or None where it did not: base, dataset, settings."""
-    if not (folder / RUN_MANIFEST).exists():
+def read_manifest(folder: Path, kind: str = "policy") -> dict[str, Any] | None:
+    """Return the whole manifest of what ``pv-train`` made in ``folder``, or None without one.
+
+    Raises ``PvMergeError`` if it is of another kind.
+    """
+    manifest = read_any(folder, RUN_MANIFEST)
+    if manifest is None:
         return None
-    if read_json(folder / RUN_MANIFEST).get("kind") != "sft":
-        return None
-    manifest = _read(folder, "sft", "a base") or {}
-    return {
-        key: manifest[key]
-        for key in ("base_model", "dataset", "lora", "sft", "seed")
-        if key in manifest
-    }
+    if manifest.kind != kind:
+        raise PvMergeError(f"{folder / RUN_MANIFEST}: is not the manifest of {KINDS[kind]}")
+    return manifest.data
 
 
-def _read(folder: Path, kind: str, what: str) -> dict[str, Any] | None:
-    path = folder / RUN_MANIFEST
-    if not path.exists():
+def made_by_sft(base: Path) -> dict[str, Any] | None:
+    """Return how ``pv-train sft`` made a base (base, dataset, settings), or None where it did not."""
+    said = read_any(base, RUN_MANIFEST)
+    if said is None or said.kind != "sft":
         return None
-    data = read_json(path)
-    if not isinstance(data, dict) or data.get("kind") != kind:
-        raise PvMergeError(f"{path}: is not the manifest of {what}")
-    return data
+    names = ("base_model", "dataset", "lora", "sft", "seed")
+    return {name: said.data[name] for name in names if name in said.data}

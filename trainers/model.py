@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.names import is_hub_name, loadable
+from pv_merge.artifacts.reference import is_hub_name, loadable
 from pv_merge.errors import PvMergeError
 from trainers.settings import TrainingSettings
 

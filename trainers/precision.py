@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 from trainers.settings import TrainingSettings
 
@@ -112,4 +113,4 @@ def cast_files(folder: Path, dtype: str) -> None:
         save_file(tensors, path, metadata={"format": "pt"})
     config = folder / "config.json"
     if config.exists():
-        write_json(config, {**read_json(config), "dtype": dtype})
+        write_json(config, {**read_object(config), "dtype": dtype})

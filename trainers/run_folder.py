@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 SECONDS = "pv_seconds.json"
@@ -38,7 +39,7 @@ class RunFolder:
         """
         identity = json.loads(json.dumps(identity))
         place = self.work / "identity.json"
-        if place.exists() and read_json(place) != identity:
+        if place.exists() and read_object(place) != identity:
             raise PvMergeError(
                 f"{self.work}: was begun with another config, base or data; restore those to "
                 "resume it, or delete it to start anew"
@@ -67,21 +68,21 @@ def seconds_before(checkpoint: Path | None) -> float:
     """Return the seconds that were spent until ``checkpoint``."""
     if checkpoint is None or not (checkpoint / SECONDS).exists():
         return 0.0
-    return float(read_json(checkpoint / SECONDS)["seconds"])
+    return float(read_object(checkpoint / SECONDS)["seconds"])
 
 
 def tokens_before(checkpoint: Path | None) -> int:
     """Return the tokens that were trained on until ``checkpoint``."""
     if checkpoint is None:
         return 0
-    logs = read_json(checkpoint / "trainer_state.json")["log_history"]
+    logs = read_object(checkpoint / "trainer_state.json")["log_history"]
     return int(max((log.get("num_tokens", 0) for log in logs), default=0))
 
 
 def _whole(checkpoint: Path) -> bool:
     """Return whether a checkpoint was written to its end, of which the trainer's state is the last."""
     try:
-        read_json(checkpoint / "trainer_state.json")
+        read_object(checkpoint / "trainer_state.json")
     except PvMergeError:
         return False
     return True

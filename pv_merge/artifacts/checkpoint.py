@@ -6,15 +6,17 @@ import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.names import local_folder
+from pv_merge.artifacts.reference import local_folder
+from pv_merge.artifacts.weights_file import TensorInfo, WeightsFile
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
     import torch
 
+WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -33,34 +35,9 @@ TOKENIZER_FILES = (
 )
 
 
-class TensorInfo(NamedTuple):
-    """What a safetensors header says of one tensor."""
-
-    dtype: str
-    """safetensors' name of the dtype, such as ``BF16``."""
-    shape: tuple[int, ...]
-
-
 def is_adapter(folder: str | Path) -> bool:
     """Return whether a folder is a PEFT adapter rather than a checkpoint."""
     return (Path(folder) / ADAPTER_CONFIG).exists()
-
-
-def read_infos(path: Path) -> dict[str, TensorInfo]:
-    """Return dtype and shape of every tensor of one file, from its header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {
-                name: TensorInfo(part.get_dtype(), tuple(part.get_shape()))
-                for name, part in parts.items()
-            }
-    except FileNotFoundError:
-        raise PvMergeError(f"{path}: no such file") from None
-    except SafetensorError as error:
-        raise PvMergeError(f"{path}: not a whole safetensors file ({error})") from None
 
 
 class Checkpoint:
@@ -88,15 +65,22 @@ class Checkpoint:
         if not path.exists():
             hint = "; it is an adapter" if (self.folder / ADAPTER_CONFIG).exists() else ""
             raise PvMergeError(f"{self.folder}: holds no config.json, so it is not a model{hint}")
-        config: dict[str, Any] = read_json(path)
+        config: dict[str, Any] = read_object(path)
         return config
+
+    @cached_property
+    def vocabulary(self) -> object | None:
+        """The vocabulary in ``tokenizer.json``, or None where there is none."""
+        path = self.folder / "tokenizer.json"
+        model = read_object(path).get("model") if path.exists() else None
+        return model.get("vocab") if isinstance(model, dict) else None
 
     @cached_property
     def files(self) -> list[Path]:
         """The safetensors files, in order."""
         index = self.folder / INDEX_NAME
         if index.exists():
-            names = sorted(set(read_json(index)["weight_map"].values()))
+            names = sorted(set(read_object(index)["weight_map"].values()))
         else:
             names = sorted(path.name for path in self.folder.glob("*.safetensors"))
         if not names:
@@ -106,15 +90,16 @@ class Checkpoint:
         return [self.folder / name for name in names]
 
     @cached_property
-    def _places(self) -> dict[str, Any]:
-        from safetensors import safe_open
-
-        _ = self.infos  # every file is there and whole
-        places: dict[str, Any] = {}
+    def parts(self) -> list[WeightsFile]:
+        """The safetensors files, each with its header."""
         for path in self.files:
-            handle = safe_open(path, framework="pt")
-            places.update(dict.fromkeys(handle.keys(), handle))
-        return places
+            if not path.exists():
+                raise PvMergeError(f"{path}: missing, though the index names it")
+        return [WeightsFile(path) for path in self.files]
+
+    @cached_property
+    def _places(self) -> dict[str, WeightsFile]:
+        return {name: part for part in self.parts for name in part.infos}
 
     @property
     def names(self) -> list[str]:
@@ -127,28 +112,16 @@ class Checkpoint:
     @cached_property
     def infos(self) -> dict[str, TensorInfo]:
         """Dtype and shape of every tensor, from the headers alone (and without torch)."""
-        found: dict[str, TensorInfo] = {}
-        for path in self.files:
-            if not path.exists():
-                raise PvMergeError(f"{path}: missing, though the index names it")
-            found |= read_infos(path)
-        return found
+        return {name: info for part in self.parts for name, info in part.infos.items()}
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor, memory-mapped, in its stored dtype."""
-        tensor: torch.Tensor = self._places[name].get_tensor(name)
-        return tensor
+        return self._places[name].tensor(name)
 
     @property
     def parameters(self) -> int:
         """Number of stored elements."""
-        total = 0
-        for info in self.infos.values():
-            size = 1
-            for extent in info.shape:
-                size *= extent
-            total += size
-        return total
+        return sum(info.elements for info in self.infos.values())
 
     def weights_sha256(self, progress: Callable[[int], None] | None = None) -> str:
         """Return a SHA-256 over names, dtypes, shapes and bytes, whatever the sharding.

@@ -1,52 +1,162 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear whole or not at all, one writer at a time."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, explain_os_error, os_errors
 
 
 @contextmanager
-def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, *, held: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside ``target`` that is renamed to it when the block succeeds.
 
-    Raises ``PvMergeError`` if ``target`` already holds something, unless ``replace``. When the
-    block raises, the temporary folder is removed and ``target`` is as it was.
+    Nobody else writes ``target`` meanwhile: its name is locked (``only_writer``; ``held`` says that
+    the caller has the lock). Raises ``PvMergeError`` if ``target`` holds something, before the
+    block or after it: what appeared meanwhile is not touched, and the result is kept beside it
+    under the name that the error says. When the block raises, nothing of it is left. Errors of the
+    operating system in the block are one line.
     """
-    refuse_existing(target, replace=replace)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    refuse_existing(target)
+    place = _resolved(target)
+    made = [folder for folder in place.parents if not folder.exists()]
     try:
-        work.chmod(0o777 & ~current_umask())
-        yield work
-        readable(work)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.replace(old / "replaced")
-            work.replace(target)
-            shutil.rmtree(old)
-        else:
-            work.replace(target)
+        with os_errors(target):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        with nullcontext() if held else only_writer(target):
+            refuse_existing(target)
+            _remove_leftovers(place)
+            with _working(target, place) as work:
+                yield work
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it holds the result
+                folder.rmdir()
+
+
+@contextmanager
+def only_writer(target: Path) -> Iterator[None]:
+    """Hold the name ``target`` for this writer; ``PvMergeError`` where another one has it.
+
+    The operating system drops the lock when the process ends, however it ends.
+    """
+    from filelock import FileLock, Timeout
+
+    place = _resolved(target)
+    path = place.with_name(f".{place.name}.lock")
+    lock = FileLock(path, timeout=0)
+    try:
+        with os_errors(target):
+            lock.acquire()
+    except Timeout:
+        with os_errors(target):  # the library waits, too, where no file can be made
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT))
+        raise PvMergeError(
+            f"{target}: another process is writing it now; wait for that one, or name another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while it is held, so that no other holder's file is removed
+        lock.release()
+        if os.name == "nt":  # an open file cannot be removed there, nor one that another has open
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def _working(target: Path, place: Path) -> Iterator[Path]:
+    with os_errors(target):
+        work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
+    try:
+        try:
+            work.chmod(0o777 & ~current_umask())
+            yield work
+            readable(work)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise _explained(error, target, work) from error
+        _move(work, target, place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def refuse_existing(target: Path, *, replace: bool = False) -> None:
-    """Raise ``PvMergeError`` if ``target`` is a file, or a folder that is not empty."""
-    if target.exists() and not target.is_dir():
-        raise PvMergeError(f"{target}: is a file; name a folder that does not exist yet")
-    if not replace and target.is_dir() and any(target.iterdir()):
+def _explained(error: OSError, target: Path, work: Path) -> PvMergeError:
+    """Return the line about ``target``, or about the file elsewhere that the error names."""
+    named = Path(str(error.filename)) if error.filename is not None else work
+    inside = work == named or work in named.parents
+    return explain_os_error(error, target if inside else named, "written" if inside else "used")
+
+
+def _move(work: Path, target: Path, place: Path) -> None:
+    if os.name == "nt" and place.is_dir():
+        with suppress(OSError):
+            place.rmdir()  # an empty one, which POSIX replaces by itself
+    try:
+        work.rename(place)
+    except OSError as error:
+        kept = Path(tempfile.mkdtemp(prefix=f"{place.name}.kept-", dir=place.parent))
+        kept.rmdir()
+        work.rename(kept)
         raise PvMergeError(
-            f"{target}: already holds files, which are never overwritten; name another"
-        )
+            f"{target}: something else was put there meanwhile, or it cannot be replaced "
+            f"({error.strerror}); it was left as it is, and the result is in {kept}"
+        ) from None
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove what killed writers of ``place`` left; whoever has its lock is the only living one."""
+    own = re.compile(rf"\.{re.escape(place.name)}\.[A-Za-z0-9_]{{8}}\.tmp")
+    with suppress(OSError):
+        for path in list(place.parent.iterdir()):
+            if own.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def refuse_existing(target: Path, *, apart_from: Iterable[Path] = ()) -> None:
+    """Raise ``PvMergeError`` unless ``target`` is a name for a new folder, or an empty folder.
+
+    It may not lie in one of the folders ``apart_from``, which are read.
+    """
+    with os_errors(target):
+        for part in (target, *target.parents):
+            what = "is" if part == target else f"{part} is"
+            if part.is_symlink() and not part.exists():
+                raise PvMergeError(
+                    f"{target}: {what} a link to {part.readlink()}, which does not exist; name "
+                    "another folder"
+                )
+            if part.exists() and not part.is_dir():
+                raise PvMergeError(
+                    f"{target}: {what} a file; name a folder that does not exist yet"
+                )
+        place = _resolved(target)
+        if place == Path.cwd():
+            raise PvMergeError(f"{target}: is the current folder; name a new one in it")
+        for folder in apart_from:
+            if folder.resolve() in (place, *place.parents):
+                raise PvMergeError(
+                    f"{target}: lies in {folder}, which is read; name a folder elsewhere"
+                )
+        if target.is_dir() and any(target.iterdir()):
+            raise PvMergeError(
+                f"{target}: already holds files, which are never overwritten; name another"
+            )
+
+
+def _resolved(target: Path) -> Path:
+    with os_errors(target):
+        return target.resolve()
 
 
 def readable(folder: Path) -> None:
@@ -65,16 +175,17 @@ def current_umask() -> int:
 
 def write_json(path: Path, data: Any) -> None:
     """Write ``data`` as indented JSON by way of a temporary file and a rename."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 by way of a temporary file and a rename."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Return the JSON value in ``path``; ``PvMergeError`` if it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PvMergeError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise PvMergeError(f"{path}: not valid JSON ({error}); was it cut short?") from None
+    with os_errors(path):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

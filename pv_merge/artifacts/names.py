@@ -1,164 +1,36 @@
-"""Names on the Hub where a folder is expected: ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``."""
+"""Names that become folders, files, or parts of a command line: what may stand in them."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from pathlib import Path
+from unicodedata import category
 
 from pv_merge.errors import PvMergeError
 
-_PART = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
-_NAME = re.compile(rf"({_PART}/{_PART})(?:@([\w][\w./=,+-]*))?")
-
-SAFE_FILES = (
-    "*.safetensors",
-    "*.json",
-    "*.model",
-    "*.tiktoken",
-    "*.txt",
-    "*.jinja",
-    "*.md",
-    "*.yml",
-    "*.yaml",
-    "LICENSE*",
-    "NOTICE*",
-)
-"""What is downloaded: weights as safetensors, settings, texts. No pickles, and no code."""
-
-FOLDERS = frozenset(
-    [
-        "base",
-        "bases",
-        "checkpoint",
-        "checkpoints",
-        "data",
-        "dataset",
-        "datasets",
-        "merged",
-        "model",
-        "models",
-        "out",
-        "output",
-        "outputs",
-        "pairs",
-        "policies",
-        "recipes",
-        "results",
-        "runs",
-        "train",
-        "vectors",
-    ]
-)
-"""Names that a part before a slash has where it is a folder, not a namespace."""
-
-CODE_FILES = ("*.py",)
-"""What is downloaded besides where remote code is asked for."""
+LONGEST = 100
+"""Characters of a name: several of them make the name of one folder."""
+_RESERVED = "/\\,="
 
 
-@dataclass(frozen=True)
-class HubName:
-    """A repository on the Hub, at a branch, tag or commit."""
+def name_problem(name: str, what: str = "the name of a preference") -> str | None:
+    """Return why ``name`` cannot be ``what``, or None if it can.
 
-    repo: str
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.repo}@{self.revision}" if self.revision else self.repo
-
-
-def parse_hub_name(text: str) -> HubName | None:
-    """Return the name, or None where ``text`` has not the form of one."""
-    match = _NAME.fullmatch(text)
-    if match is None or ".." in text or "--" in match[1]:
-        return None
-    return HubName(match[1], match[2])
-
-
-def is_hub_name(text: str) -> bool:
-    """Return whether ``text`` means a repository on the Hub rather than a folder.
-
-    A folder of that name counts first. Where the part before the slash is a folder here, a name
-    without ``@REVISION`` is taken for a misspelt path, so that no typo asks the network.
+    It names folders (a grid's, a shelf's), files (a GGUF's) and terms (``NAME=ETA,NAME=ETA``), so
+    it has no separators, no control characters, is not only dots, and is short.
     """
-    name = parse_hub_name(text)
-    if name is None or Path(text).exists():
-        return False
-    return name.revision is not None or not Path(text.partition("/")[0]).is_dir()
+    if not name.strip(" ."):
+        return f"{name!r} cannot be {what}: it is empty, or only dots"
+    if len(name) > LONGEST:
+        return f"{name[:20]!r}… cannot be {what}: it has {len(name)} characters, at most {LONGEST}"
+    if any(char in _RESERVED or category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
+        return f"{name!r} cannot be {what}: no / \\ , = and no control characters may stand in it"
+    if name != name.strip():
+        return f"{name!r} cannot be {what}: it begins or ends with a space"
+    return None
 
 
-def surely_on_hub(text: str) -> bool:
-    """Return whether a card may say that ``text`` is a repository on the Hub.
-
-    Not where it could as well be a folder of the machine that made the model.
-    """
-    return is_hub_name(text) and text.partition("/")[0].lower() not in FOLDERS
-
-
-def local_folder(name: str | Path) -> Path:
-    """Return the folder that ``name`` means: a path as it is, a name on the Hub out of its cache.
-
-    A repository that is not in the cache is downloaded first: ``SAFE_FILES`` only. Raises
-    ``PvMergeError`` where that cannot be done; whether a path exists is for the caller to see.
-    """
-    text = str(name)
-    if not is_hub_name(text):
-        return Path(name)
-    hub_name = parse_hub_name(text)
-    assert hub_name is not None
-    return snapshot(hub_name)
-
-
-def loadable(name: str) -> str:
-    """Return what transformers can load for ``name``: the cached folder of a name on the Hub.
-
-    ``NAMESPACE/NAME@REVISION`` is a way to write of ours; anything else is handed through.
-    """
-    return str(local_folder(name)) if is_hub_name(name) else name
-
-
-def cached_folder(name: str | Path) -> Path | None:
-    """Return the folder that ``name`` means if it is here or in the Hub's cache, else None.
-
-    For what is good to know and not worth a download.
-    """
-    from huggingface_hub import snapshot_download
-
-    text = str(name)
-    hub_name = parse_hub_name(text) if is_hub_name(text) else None
-    if hub_name is None:
-        return Path(name) if Path(name).is_dir() else None
-    try:
-        found = snapshot_download(
-            hub_name.repo,
-            revision=hub_name.revision,
-            allow_patterns=list(SAFE_FILES),
-            local_files_only=True,
-        )
-    except (OSError, ValueError):  # not there, or not whole
-        return None
-    return Path(found)
-
-
-def snapshot(name: HubName, *, remote_code: bool = False) -> Path:
-    """Return the repository's folder in huggingface_hub's cache, downloaded where it is not there.
-
-    Raises ``PvMergeError`` if it cannot be had, or holds no safetensors.
-    """
-    from huggingface_hub import snapshot_download
-
-    from pv_merge.artifacts.network import explained, patiently, quiet_client
-
-    patterns = [*SAFE_FILES, *(CODE_FILES if remote_code else ())]
-    with quiet_client(), explained(str(name)):
-        # What has arrived stays in the cache, so another try goes on from there.
-        found = patiently(
-            lambda: snapshot_download(name.repo, revision=name.revision, allow_patterns=patterns)
-        )
-    folder = Path(found)
-    if not any(folder.glob("*.safetensors")):
-        raise PvMergeError(
-            f"{name}: holds no safetensors, and other weights (pickles) are never downloaded; is it "
-            "a collection, whose revisions hold the models?"
-        )
-    return folder
+def checked_name(name: str, what: str = "the name of a preference") -> str:
+    """Return ``name``; ``PvMergeError`` where it cannot be ``what``."""
+    problem = name_problem(name, what)
+    if problem is not None:
+        raise PvMergeError(problem)
+    return name

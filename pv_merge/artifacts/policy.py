@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +11,9 @@ from torch import Tensor
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.fit import adapter_problems, shape_problems
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import RUN_MANIFEST
-from pv_merge.artifacts.names import local_folder
+from pv_merge.artifacts.fit import shape_problems
+from pv_merge.artifacts.manifest import RUN_MANIFEST, BaseNote, Manifest, read_manifest
+from pv_merge.artifacts.reference import local_folder
 from pv_merge.errors import PvMergeError
 
 
@@ -34,26 +32,30 @@ class Policy:
         return self.name
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """What ``pv-train`` wrote about it, or an empty dictionary."""
-        path = self.folder / RUN_MANIFEST
-        return read_json(path) if path.exists() else {}
+    def manifest(self) -> Manifest:
+        """What ``pv-train`` wrote about it; empty where it did not."""
+        return read_manifest(self.folder, RUN_MANIFEST) or Manifest()
 
     @property
     def base_model(self) -> str | None:
         """The base that the manifest names, else the one in the adapter's config."""
-        said = (self.manifest.get("base_model") or {}).get("path")
+        said = self.manifest.made_from.path
         return said or (self.adapter.base_model if self.adapter else None)
+
+    @property
+    def base_note(self) -> BaseNote:
+        """The base that it was trained from, as far as that is known."""
+        return BaseNote(path=self.base_model, weights_sha256=self.base_sha256)
 
     @property
     def base_sha256(self) -> str | None:
         """The hash of the base's weights, where the manifest has it."""
-        return (self.manifest.get("base_model") or {}).get("weights_sha256")
+        return self.manifest.made_from.weights_sha256
 
     def problems(self, base: Checkpoint) -> list[str]:
         """Return one line for everything in which the policy does not fit the base."""
         if self.adapter is not None:
-            return adapter_problems(self.folder, base)
+            return self.adapter.problems(base)
         assert self.checkpoint is not None
         found = shape_problems(base, self.checkpoint)
         missing = [name for name in base.names if name not in self.checkpoint]

@@ -9,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.reference import parse_reference
+from pv_merge.data.documents import parse_yaml
+
 PACKAGES = ("torch", "transformers", "mergekit", "peft", "numpy")
 
 
@@ -43,11 +46,9 @@ def model_hash(name: str) -> str:
     return weights_hash(Checkpoint(folder))
 
 
-def recipe_subject(path: Path) -> dict[str, Any]:
-    """Return what a recipe's models are: its content, and the hashes of all weights it names."""
-    import yaml
-
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+def recipe_subject(text: str, where: object = "recipe") -> dict[str, Any]:
+    """Return what the models of a recipe (YAML) are: its content, and the hashes of all weights it names."""
+    data = parse_yaml(text, where)
     names: set[str] = set()
     _model_names(data, names)
     return {
@@ -71,7 +72,7 @@ def _model_names(data: Any, found: set[str]) -> None:
             if key in ("model", "base_model"):
                 name = value.get("model") if isinstance(value, dict) else value
                 if isinstance(name, str):
-                    found.update(part for part in name.split("+") if part)
+                    found.update(parse_reference(name).parts)
             else:
                 _model_names(value, found)
     elif isinstance(data, list):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv_merge.cli.measures import measure_options
+from pv_merge.cli.measures import MeasuringCommand
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pv_merge.evaluation.calibrate.search import Calibration, Trial
 
 
-@click.command()
+@click.command(cls=MeasuringCommand)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--maximize", metavar="FIGURE", help="What should be large, such as a name given to --pairs."
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Folder for the recipe and the trace; a second call continues there.",
 )
-@measure_options
 def command(
     recipe: Path,
     maximize: str | None,

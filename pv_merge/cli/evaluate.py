@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv_merge.cli.measures import measure_options
+from pv_merge.cli.measures import MeasuringCommand
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pv_merge.evaluation.evaluate import Evaluation
 
 
-@click.command()
+@click.command(cls=MeasuringCommand)
 @click.argument("model", metavar="MODEL|RECIPE")
 @click.option(
     "--eta", "etas", multiple=True, metavar="NAME=NUMBER", help="Another eta than the recipe's."
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="JSON file for the results; beside it a .jsonl keeps what is done.",
 )
-@measure_options
 def command(
     model: str, etas: tuple[str, ...], base: str | None, output: Path, **options: Any
 ) -> None:

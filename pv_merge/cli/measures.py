@@ -1,28 +1,33 @@
-"""The options of every known measure, on a click command."""
+"""A command that has the options of every known measure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
-Command = Callable[..., Any]
+
+class MeasuringCommand(click.Command):
+    """Takes its own parameters and, after them, those of the measures that are registered."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return all parameters; the measures are asked when the command is run, not imported."""
+        own = super().get_params(ctx)
+        taken = {parameter.name for parameter in own}
+        measures = [option for option in _options() if option.name not in taken]
+        return [*own[:-1], *measures, own[-1]]  # --help is the last
 
 
-def measure_options(command: Command) -> Command:
-    """Add the options of every kind of measure to a click command."""
+def _options() -> list[click.Option]:
     from pv_merge.evaluation.measures import registry
 
-    for option, repeated in reversed(registry.measure_options()):
-        bounded = option.kind is int and option.minimum is not None
-        command = click.option(
-            option.flag,
+    return [
+        click.Option(
+            [option.flag],
             multiple=repeated,
             default=None if repeated else option.default,
-            type=click.IntRange(option.minimum) if bounded else option.kind,
+            type=option.kind if option.minimum is None else click.IntRange(option.minimum),
             metavar=option.metavar,
             show_default=option.default is not None,
             help=option.help,
-        )(command)
-    return command
+        )
+        for option, repeated in registry.measure_options()
+    ]

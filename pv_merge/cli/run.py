@@ -40,18 +40,16 @@ def command(
     from pv_merge.cli.findings import print_findings
     from pv_merge.cli.loss_table import print_report
     from pv_merge.cli.progress import bar
-    from pv_merge.merging.run import run, run_grid
-    from pv_merge.recipe.grid import points, read_axes
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.hub.merge import merge, merge_grid
+    from pv_merge.recipe.grid import parse_axes
 
     settings: dict[str, Any] = {"report": not no_report, "threads": threads, "device": device}
     settings["found"] = partial(print_findings, quiet=True)
     with bar("merge") as advance:
         if etas:
-            grid = points(read_axes(etas, read_recipe(recipe).preferences), {})
-            reports = run_grid(recipe, out, grid, **settings, advance=advance)
+            reports = merge_grid(recipe, out, parse_axes(etas), **settings, advance=advance)
         else:
-            reports = {out: run(recipe, out, **settings, advance=advance)}
+            reports = {out: merge(recipe, out, **settings, advance=advance)}
     if no_report:
         click.echo(f"merged into {out}")
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv_merge.cli.measures import measure_options
+from pv_merge.cli.measures import MeasuringCommand
 
 if TYPE_CHECKING:
     from pv_merge.cli.progress import Counted
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pv_merge.evaluation.sweep.sweep import Finished
 
 
-@click.command()
+@click.command(cls=MeasuringCommand)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--eta",
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     help="Folder for results; a second call continues there.",
 )
 @click.option("--yes", is_flag=True, help="Measure a grid of more than 64 points.")
-@measure_options
 def command(
     recipe: Path,
     etas: tuple[str, ...],
@@ -63,10 +62,9 @@ def command(
     from pv_merge.evaluation.measures.registry import build_measures
     from pv_merge.evaluation.sweep.report import print_tables
     from pv_merge.evaluation.sweep.sweep import sweep
-    from pv_merge.recipe.grid import read_axes
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.grid import parse_axes
 
-    axes = read_axes(etas, read_recipe(recipe).preferences)
+    axes = parse_axes(etas)
     measures, console = build_measures(**options), Console()
     with counted(console) as bar:
         said: dict[str, Any] = {

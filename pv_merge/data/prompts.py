@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pv_merge.data.documents import parse_object, read_text
 from pv_merge.errors import PvMergeError, did_you_mean
 
 COLUMNS = ("prompt", "question", "instruction", "goal", "text")
@@ -112,20 +113,11 @@ def _csv(path: Path) -> list[dict[str, Any]]:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a file of JSON lines."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise PvMergeError(f"{path}: line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise PvMergeError(f"{path}: line {number} is not an object with a prompt")
-        rows.append(row)
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            rows.append(parse_object(line, f"{path}: line {number}"))
     return rows
 
 
 def _txt(path: Path) -> list[dict[str, Any]]:
-    return [
-        {"prompt": line} for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-    ]
+    return [{"prompt": line} for line in read_text(path).splitlines() if line.strip()]

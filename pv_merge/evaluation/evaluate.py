@@ -18,7 +18,7 @@ from pv_merge.evaluation.statistics import Estimate
 from pv_merge.live.live_eta import StandingStill
 from pv_merge.live.subject import load_subject
 from pv_merge.recipe.grid import base_point
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def _recipe(
     journal: Path,
     progress: Progress,
 ) -> Evaluation:
-    recipe = read_recipe(path)
+    opened = open_recipe(path)
+    recipe = opened.recipe
     for name, value in etas.items():
         if name not in recipe.preferences:
             hint = did_you_mean(name, recipe.preferences)
@@ -112,7 +113,7 @@ def _recipe(
             raise PvMergeError(f"--eta {name}={value}: expected a finite number")
     point: dict[str, float | None] = {**recipe.etas, **etas}
     base = base_point(recipe.etas)
-    with open_bench(recipe, measures, journal) as bench:
+    with open_bench(opened, measures, journal) as bench:
         compared = [measure for measure in measures if measure.needs_base]
         progress.started(bench.missing([base], compared) + bench.missing([point]))
         bench.take(base, base, progress.advance, compared)

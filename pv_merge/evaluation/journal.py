@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pv_merge.data.documents import parse_object
 from pv_merge.errors import PvMergeError
 
 Point = Mapping[str, float | None]
@@ -146,8 +147,8 @@ class Journal:
         lines = []
         for number, text in enumerate(whole.decode("utf-8", "replace").splitlines(), start=1):
             try:
-                value = json.loads(text)
-            except ValueError:
+                value = parse_object(text, self.path)
+            except PvMergeError:
                 raise PvMergeError(
                     f"{self.path}: line {number} is not JSON; delete that line to continue"
                 ) from None

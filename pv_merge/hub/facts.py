@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pv_merge.artifacts.checkpoint import is_adapter
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
-from pv_merge.artifacts.names import cached_folder, surely_on_hub
+from pv_merge.artifacts.manifest import (
+    RUN_MANIFEST,
+    VECTOR_MANIFEST,
+    Manifest,
+    PolicyNote,
+    read_manifest,
+)
 from pv_merge.artifacts.protection import is_protected
+from pv_merge.artifacts.reference import parse_reference, surely_on_hub
 from pv_merge.errors import PvMergeError
-from pv_merge.hub.base import Base, find_base
-from pv_merge.recipe.recipe import Recipe, parse_recipe
-from pv_merge.recipe.schema import Conditional
+from pv_merge.hub.machine_paths import shown_text
+from pv_merge.hub.merge_report import MergeReport, read_merge_report
+from pv_merge.hub.published_base import PublishedBase, find_base
+from pv_merge.recipe.reading import parse_recipe
+from pv_merge.recipe.recipe import Recipe
 
 Kind = Literal["merge", "vector", "policy", "base"]
 
 RECIPE_NAME = "mergekit_config.yml"
-REPORT_NAME = "pv_merge_report.json"
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Source:
     """As the recipe names it."""
     preference: str
     polarity: str
-    manifest: dict[str, Any]
+    manifest: Manifest | None
 
 
 @dataclass
@@ -44,13 +50,12 @@ class Facts:
     kind: Kind
     adapter: bool
     """Whether it is a PEFT adapter rather than whole weights."""
-    base: Base
-    manifest: dict[str, Any] = field(default_factory=dict)
+    base: PublishedBase
+    manifest: Manifest = field(default_factory=Manifest)
     """``pv_run.json`` or ``preference_vector.json``; empty for a merge."""
     recipe: Recipe | None = None
     recipe_text: str | None = None
-    report: dict[str, Any] | None = None
-    """``pv_merge_report.json``"""
+    report: MergeReport | None = None
     sources: list[Source] = field(default_factory=list)
     negative_protected: list[str] = field(default_factory=list)
     """Protected preferences that the model was moved against."""
@@ -58,12 +63,21 @@ class Facts:
     """Whether it stands for several points, in a branch without weights."""
 
     @property
+    def shown_recipe(self) -> str:
+        """The recipe's text as a card shows it, without the folders of this machine."""
+        return shown_text(self.recipe_text or "").rstrip()
+
+    @property
+    def halves(self) -> dict[str, PolicyNote]:
+        """What a vector's manifest says of its two policies, by polarity."""
+        return halves_of(self.manifest)
+
+    @property
     def preferences(self) -> list[str]:
         """Names of the preferences, in the recipe's order."""
         if self.recipe is not None:
             return self.recipe.preferences
-        name = self.manifest.get("preference")
-        return [str(name)] if name else []
+        return [self.manifest.preference] if self.manifest.preference else []
 
     @property
     def etas(self) -> dict[str, float | None]:
@@ -71,21 +85,23 @@ class Facts:
         return self.recipe.etas if self.recipe is not None else {}
 
     @property
+    def trainings(self) -> list[PolicyNote]:
+        """What the manifests say of each training: the model's own, its inputs', their halves'."""
+        manifests = [self.manifest, *(source.manifest for source in self.sources)]
+        known = [manifest for manifest in manifests if manifest is not None]
+        return [note for item in known for note in (item, *halves_of(item).values())]
+
+    @property
     def datasets(self) -> list[str]:
         """Names on the Hub of the data that policies were trained on."""
-        places = [self.manifest, *(source.manifest for source in self.sources)]
-        halves = [
-            part
-            for place in places
-            for part in (place, place.get("positive") or {}, place.get("negative") or {})
-        ]
-        names = [str((half.get("dataset") or {}).get("path", "")) for half in halves]
+        paths = [note.dataset.path for note in self.trainings if note.dataset]
+        names = [path for path in paths if path]
         return list(dict.fromkeys(name for name in names if _is_hub_dataset(name)))
 
     @property
     def protected(self) -> bool:
         """Whether a vector or policy is of a protected preference."""
-        return is_protected(str(self.manifest.get("preference")), self.manifest.get("protected"))
+        return is_protected(str(self.manifest.preference), self.manifest.protected)
 
 
 def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None = None) -> Facts:
@@ -110,20 +126,19 @@ def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None =
 
 
 def _vector(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
-    manifest = read_json(folder / VECTOR_MANIFEST)
-    about = manifest.get("base") or {}
-    base = find_base(about.get("path"), about.get("weights_sha256"), said, [])
-    return Facts(folder, title, "vector", is_adapter(folder), base, manifest)
+    manifest = read_manifest(folder, VECTOR_MANIFEST) or Manifest()
+    return Facts(folder, title, "vector", is_adapter(folder), _base(manifest, said), manifest)
 
 
 def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
-    manifest = read_json(folder / RUN_MANIFEST)
-    about = manifest.get("base_model") or {}
-    base = find_base(about.get("path"), about.get("weights_sha256"), said, [])
-    kind: Kind = "policy" if manifest.get("kind") == "policy" else "base"
-    facts = Facts(folder, title, kind, is_adapter(folder), base, manifest)
-    if kind == "policy" and facts.protected and manifest.get("polarity") == "negative":
-        facts.negative_protected = [str(manifest.get("preference"))]
+    manifest = read_manifest(folder, RUN_MANIFEST) or Manifest()
+    kind: Kind = "policy" if manifest.kind == "policy" else "base"
+    facts = Facts(folder, title, kind, is_adapter(folder), _base(manifest, said), manifest)
+    if kind == "policy" and facts.protected and manifest.polarity == "negative":
+        facts.negative_protected = [str(manifest.preference)]
+    against = ((manifest.data.get("dataset") or {}).get("synthetic") or {}).get("opposes")
+    if against and manifest.polarity == "positive":
+        facts.negative_protected = [str(against)]
     return facts
 
 
@@ -137,16 +152,16 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     sources = [
         Source(
             item.model,
-            str(item.parameters.preference),
-            str(item.parameters.polarity),
+            item.preference,
+            item.polarity,
             _input_manifest(item.model),
         )
         for item in recipe.inputs
     ]
-    hashes = [_base_of(source.manifest).get("weights_sha256") for source in sources]
+    hashes = [s.manifest.made_from.weights_sha256 for s in sources if s.manifest]
     known = next((value for value in hashes if value), None)
     base = find_base(recipe.base_model, known, said, [source.name for source in sources])
-    report = read_json(folder / REPORT_NAME) if (folder / REPORT_NAME).exists() else None
+    report = read_merge_report(folder)
     facts = Facts(
         folder,
         title,
@@ -162,20 +177,20 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     return facts
 
 
-def _input_manifest(model: str) -> dict[str, Any]:
+def _base(manifest: Manifest, said: Mapping[str, str | None]) -> PublishedBase:
+    return find_base(manifest.made_from.path, manifest.made_from.weights_sha256, said, [])
+
+
+def halves_of(manifest: Manifest) -> dict[str, PolicyNote]:
+    """Return what a vector's manifest says of its policies, by polarity."""
+    sides = {"positive": manifest.positive, "negative": manifest.negative}
+    return {side: half for side, half in sides.items() if half is not None}
+
+
+def _input_manifest(model: str) -> Manifest | None:
     """Return the manifest of a recipe's input, where its folder is here or in the Hub's cache."""
-    name = model.partition("+")[2] or model
-    folder = cached_folder(name)
-    for manifest in (VECTOR_MANIFEST, RUN_MANIFEST):
-        if folder is not None and (folder / manifest).exists():
-            found: dict[str, Any] = read_json(folder / manifest)
-            return found
-    return {}
-
-
-def _base_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    said = manifest.get("base") or manifest.get("base_model") or {}
-    return said if isinstance(said, dict) else {}
+    folder = parse_reference(model).cached
+    return None if folder is None else read_manifest(folder)
 
 
 def _negative_protected(facts: Facts) -> list[str]:
@@ -183,26 +198,13 @@ def _negative_protected(facts: Facts) -> list[str]:
     found = []
     for name in facts.recipe.preferences:
         said = [
-            _said_protected(source, name) for source in facts.sources if source.preference == name
+            source.manifest.said_protected(name) if source.manifest else None
+            for source in facts.sources
+            if source.preference == name
         ]
-        if is_protected(name, *said) and has_negative(facts.recipe.setting(name, "eta")):
+        if is_protected(name, *said) and facts.recipe.goes_negative(name):
             found.append(name)
     return found
-
-
-def has_negative(setting: Any) -> bool:
-    """Return whether an eta is negative anywhere: a number, a gradient, or values by filters."""
-    if isinstance(setting, list):
-        return any(has_negative(item) for item in setting)
-    if isinstance(setting, Conditional):
-        return has_negative(setting.value)
-    return setting is not None and float(setting) < 0
-
-
-def _said_protected(source: Source, name: str) -> bool | None:
-    """Return what the manifest says; its "no" does not hold for a name that it does not know."""
-    said = source.manifest.get("protected")
-    return None if said is False and source.manifest.get("preference") != name else said
 
 
 def _is_hub_dataset(name: str) -> bool:
@@ -216,8 +218,3 @@ def _is_hub_dataset(name: str) -> bool:
         ".gz",
         ".arrow",
     )
-
-
-def joined(names: Sequence[str]) -> str:
-    """Return names in a sentence: ``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

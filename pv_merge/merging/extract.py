@@ -11,14 +11,15 @@ from torch import Tensor
 
 from pv_merge.arithmetic.low_rank import LowRank, concatenated, truncated
 from pv_merge.arithmetic.measures import square_sum
-from pv_merge.artifacts.adapter import write_low_rank
-from pv_merge.artifacts.base_hash import weights_hash
+from pv_merge.artifacts.adapter_folder import write_low_rank
+from pv_merge.artifacts.base_hash import same_base, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST
-from pv_merge.artifacts.names import is_hub_name, local_folder
+from pv_merge.artifacts.names import checked_name
 from pv_merge.artifacts.policy import Policy
 from pv_merge.artifacts.protection import is_protected
+from pv_merge.artifacts.reference import local_folder, without_revision
 from pv_merge.artifacts.vector_folder import write_dense
 from pv_merge.artifacts.weight_names import is_linear
 from pv_merge.errors import PvMergeError, raise_all
@@ -86,6 +87,12 @@ def extract(
 
     Raises ``PvMergeError`` if the policies do not fit one base or each other; ``advance`` is told
     (weights done, weights in all).
+
+    >>> import pv_merge
+    >>> options = pv_merge.ExtractOptions(low_rank=True)
+    >>> manifest = pv_merge.extract("positive", "negative", "vectors/new", options)
+    >>> manifest["preference"], manifest["form"], manifest["rank"]
+    ('polite', 'low-rank', 8)
     """
     options = options or Options()
     target = Path(output)
@@ -98,7 +105,7 @@ def extract(
         "kind": "preference_vector",
         "format": 1,
         "preference": name,
-        "protected": is_protected(name, *(side.manifest.get("protected") for side in sides)),
+        "protected": is_protected(name, *(side.manifest.protected for side in sides)),
         "form": "low-rank" if options.low_rank else "dense",
         "dtype": options.dtype,
         "base": {"path": base_name, "weights_sha256": weights_hash(base)},
@@ -111,7 +118,7 @@ def extract(
         if options.low_rank:
             changes = _low_rank(sides, base, options, sums, lambda done: advance(done, total))
             manifest["rank"] = write_low_rank(
-                work, changes, base, _loadable(base_name), options.dtype
+                work, changes, base, without_revision(base_name), options.dtype
             )
             error = (sums.lost / sums.phi) ** 0.5 if sums.phi else 0.0
             manifest["relative_error"] = error
@@ -133,8 +140,7 @@ def find_base(sides: tuple[Policy, Policy], options: Options) -> tuple[str, Chec
     """Return the base's name and checkpoint; refuse policies that were trained from two bases."""
     first, second = sides
     hashes = {side.base_sha256 for side in sides} - {None}
-    names = {side.base_model for side in sides} - {None}
-    differ = len(hashes) > 1 or (not all(side.base_sha256 for side in sides) and len(names) > 1)
+    differ = same_base(first.base_note, second.base_note) is False
     if differ and not options.allow_different_bases:
         raise PvMergeError(
             f"{first} was trained from {first.base_model}, {second} from {second.base_model}"
@@ -161,32 +167,25 @@ def find_base(sides: tuple[Policy, Policy], options: Options) -> tuple[str, Chec
     return name, base
 
 
-def _loadable(base_name: str) -> str:
-    """Return the base as PEFT loads it: a name on the Hub without the revision, which it has apart."""
-    return base_name.partition("@")[0] if is_hub_name(base_name) else base_name
-
-
 def _role_problems(sides: tuple[Policy, Policy]) -> list[str]:
     problems = []
     for side, role in zip(sides, ("positive", "negative"), strict=True):
-        said = side.manifest.get("polarity")
+        said = side.manifest.polarity
         if said and said != role:
             problems.append(
                 f"{side}: its manifest says {said}, it was given as the {role}; are they swapped?"
             )
-    names = [side.manifest.get("preference") for side in sides]
+    names = [side.manifest.preference for side in sides]
     if all(names) and names[0] != names[1]:
         problems.append(f"{sides[0]} is of the preference {names[0]}, {sides[1]} of {names[1]}")
     return problems
 
 
 def _preference_name(sides: tuple[Policy, Policy], options: Options) -> str:
-    name = (
-        options.name or sides[0].manifest.get("preference") or sides[1].manifest.get("preference")
-    )
+    name = options.name or sides[0].manifest.preference or sides[1].manifest.preference
     if not name:
         raise PvMergeError("neither policy's manifest names the preference; say --name NAME")
-    return str(name)
+    return checked_name(name)
 
 
 def _origin(side: Policy) -> dict[str, Any]:
@@ -195,7 +194,7 @@ def _origin(side: Policy) -> dict[str, Any]:
         "form": "adapter" if side.adapter else "checkpoint",
     }
     kept = ("polarity", "dataset", "lora", "seed", "dpo", "metrics", "versions")
-    return origin | {key: side.manifest[key] for key in kept if key in side.manifest}
+    return origin | {key: side.manifest.data[key] for key in kept if key in side.manifest.data}
 
 
 def _phi(sides: tuple[Policy, Policy], name: str, weight: Tensor, sums: _Sums) -> Tensor | None:

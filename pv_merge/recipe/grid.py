@@ -15,12 +15,8 @@ Axes = dict[str, list[float]]
 """Values of eta of each swept preference, ascending."""
 
 
-def read_axes(options: Sequence[str], preferences: Sequence[str]) -> Axes:
-    """Return the axes of a grid.
-
-    Raises ``PvMergeError`` where an option is not ``NAME=NUMBER,NUMBER``, names a preference that
-    the recipe does not have, or where the whole grid is a single point.
-    """
+def parse_axes(options: Sequence[str]) -> Axes:
+    """Return what ``NAME=NUMBER,NUMBER`` options say, as written; ``checked_axes`` says if it fits."""
     axes: Axes = {}
     for option in options:
         name, equals, text = option.partition("=")
@@ -29,14 +25,10 @@ def read_axes(options: Sequence[str], preferences: Sequence[str]) -> Axes:
             raise PvMergeError(
                 f"--eta {option}: expected PREFERENCE=NUMBER,NUMBER, such as polite=-1,0,1"
             )
-        if name not in preferences:
-            raise PvMergeError(
-                f"--eta {option}: the recipe has no preference {name!r}{did_you_mean(name, preferences)}"
-            )
         if name in axes:
             raise PvMergeError(f"--eta {option}: {name} is given twice; put its values in one list")
         axes[name] = _numbers(option, text)
-    return checked_axes(axes, preferences)
+    return axes
 
 
 def checked_axes(values: Mapping[str, Sequence[float]], preferences: Sequence[str]) -> Axes:
@@ -51,7 +43,7 @@ def checked_axes(values: Mapping[str, Sequence[float]], preferences: Sequence[st
     for name, said in values.items():
         if name not in preferences:
             raise PvMergeError(
-                f"the recipe has no preference {name!r}{did_you_mean(name, preferences)}"
+                f"--eta {name}: the recipe has no preference {name!r}{did_you_mean(name, preferences)}"
             )
         if not said or not all(math.isfinite(value) for value in said):
             raise PvMergeError(f"eta of {name}: expected finite numbers, got {list(said)}")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
+from pv_merge.data.documents import read_json
 from pv_merge.errors import PvMergeError
 from pv_merge.start.files import PLACE, write_starter
 

@@ -9,7 +9,7 @@ from pv_merge.errors import PvMergeError
 from pv_merge.live.chat.engine import SIDES, Engine, Side
 from pv_merge.live.chat.session import ChatSession
 from pv_merge.live.chat.stream import ChatSettings
-from pv_merge.recipe.grid import read_axes
+from pv_merge.recipe.grid import checked_axes, parse_axes
 
 Messages = list[dict[str, str]]
 """A conversation as the page shows it."""
@@ -55,7 +55,9 @@ def table(
     """
     if not question.strip():
         raise PvMergeError("there is no question yet: write one, or take one of the prompts")
-    axis: Sequence[float] = read_axes([f"{name}={values}"], engine.recipe.preferences)[name]
+    axis: Sequence[float] = checked_axes(
+        parse_axes([f"{name}={values}"]), engine.recipe.preferences
+    )[name]
     points = [{**etas, name: value} for value in axis]
     for point in points:
         engine.etas_with(point)  # all of them are allowed before the first is asked

@@ -42,7 +42,7 @@ def export(kind: Kind, session: ChatSession, folder: Path) -> Path:
     recipe.write_text(recipe_text(session), encoding="utf-8")
     if kind == "recipe":
         return recipe
-    from pv_merge.integrations.export import export_peft
+    from pv_merge.integrations.export import export as write_adapter
 
-    export_peft(recipe, place / "adapter")
+    write_adapter(recipe, place / "adapter", "peft")
     return Path(shutil.make_archive(str(place / "adapter"), "zip", place / "adapter"))

@@ -35,7 +35,7 @@ class Page:
         self, engine: Engine, settings: ChatSettings, prompts: Sequence[str], files: Path
     ) -> None:
         self._engine, self._settings, self._files = engine, settings, files
-        self._ranges = slider_ranges(engine.recipe)
+        self._ranges = slider_ranges(engine.recipe, engine.locked)
         with gr.Blocks(title="pv-merge", analytics_enabled=False, fill_width=True) as self.blocks:
             self._session = gr.State(None)
             gr.Markdown(self._heading(), elem_id="heading")

@@ -14,7 +14,7 @@ from typing import Any
 from pv_merge.errors import PvMergeError
 from pv_merge.live.chat.engine import Engine, live_engine
 from pv_merge.live.chat.stream import ChatSettings
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.reading import read_recipe
 
 Say = Callable[[str], None]
 
@@ -84,7 +84,7 @@ def _serve(
         _, address, _ = page.blocks.launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True,
             allowed_paths=[files], max_file_size=1, ssr_mode=False, enable_monitoring=False,
-            theme=gr.themes.Soft(**fonts), css=STYLE + zero_marks(slider_ranges(engine.recipe)),
+            theme=gr.themes.Soft(**fonts), css=STYLE + zero_marks(slider_ranges(engine.recipe, engine.locked)),
             footer_links=[], app_kwargs={"middleware": [_no_uploads()]},
         )  # fmt: skip
         say(f"{address} (Ctrl-C ends it){_reach(host)}")

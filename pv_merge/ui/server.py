@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.manifest import said_in
+from pv_merge.artifacts.protection import negative_problem
 from pv_merge.data.encoding import Turns, as_messages
-from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.integrations.mixes.name import canonical
 from pv_merge.live.chat.engine import Side, Stream
 from pv_merge.live.chat.stream import ChatSettings
-from pv_merge.recipe.checks.check import protected_problems
 from pv_merge.recipe.recipe import Recipe
 
 KEY = "VLLM_API_KEY"
@@ -46,8 +48,22 @@ class ServerEngine:
 
     def etas_with(self, etas: Mapping[str, float]) -> dict[str, float | None]:
         """Return every η of the mix; ``PvMergeError`` for a negative one of a protected preference."""
-        raise_all(protected_problems(self.recipe, [n for n, value in etas.items() if value < 0]))
+        problems = [self._problem(name) for name, value in etas.items() if value < 0]
+        raise_all([problem for problem in problems if problem], Topic.PROTECTED)
         return {**self.recipe.etas, **etas}
+
+    @property
+    def locked(self) -> frozenset[str]:
+        """The preferences whose η may not be negative."""
+        return frozenset(name for name in self.recipe.preferences if self._problem(name))
+
+    def _problem(self, name: str) -> str | None:
+        """Return the line for a negative η: by the inputs' manifests where they lie here, else by name."""
+        if self.recipe.allow_protected_negative:
+            return None
+        models = [item.model for item in self.recipe.inputs if item.preference == name]
+        said = [said_in(model, name) for model in models if Path(model).is_dir()]
+        return negative_problem(name, said)
 
     def model(self, side: Side, etas: Mapping[str, float]) -> str:
         """Return the name of the model that is asked."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from pv_merge.recipe.checks.check import protected_problems
 from pv_merge.recipe.recipe import Recipe
 
 REACH = 2.0
@@ -31,14 +30,14 @@ class SliderRange:
         return -self.lowest / (self.highest - self.lowest)
 
 
-def slider_ranges(recipe: Recipe) -> list[SliderRange]:
+def slider_ranges(recipe: Recipe, protected: Container[str]) -> list[SliderRange]:
     """Return a slider for each preference whose η is one number; others stay as the recipe has them."""
     found = []
     for name, eta in recipe.etas.items():
         if eta is None:
             continue
         reach = max(REACH, abs(eta))
-        locked = bool(protected_problems(recipe, [name]))
+        locked = name in protected
         found.append(SliderRange(name, 0.0 if locked else -reach, reach, eta, locked))
     return found
 

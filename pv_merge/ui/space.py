@@ -11,10 +11,11 @@ import yaml
 
 from pv_merge.artifacts.checkpoint import is_adapter
 from pv_merge.artifacts.folders import new_folder, readable
-from pv_merge.artifacts.names import is_hub_name
+from pv_merge.artifacts.reference import is_hub_name, without_revision
 from pv_merge.errors import PvMergeError, raise_all
-from pv_merge.hub.base import find_base
-from pv_merge.recipe.recipe import Recipe, read_recipe
+from pv_merge.hub.published_base import find_base
+from pv_merge.recipe.reading import read_recipe
+from pv_merge.recipe.recipe import Recipe
 from pv_merge.version import __version__
 
 APP = '''"""The page of this Space; pv-merge wrote it."""
@@ -100,8 +101,7 @@ def _copies(recipe: Recipe) -> dict[str, str]:
                 "--form low-rank, or push it and write its Hub name into the recipe"
             )
             continue
-        said = item.parameters
-        copies[item.model] = f"./vectors/{number}-{said.preference}-{said.polarity}"
+        copies[item.model] = f"./vectors/{number}-{item.preference}-{item.polarity}"
     raise_all(problems)
     return copies
 
@@ -119,7 +119,7 @@ def _card(recipe: Recipe, base: str, fetch: str | None) -> str:
         "tags": ["preference-vectors", "model-merging"],
     }
     if not fetch:
-        fields["models"] = [base.partition("@")[0]]
+        fields["models"] = [without_revision(base)]
     head = yaml.safe_dump(fields, sort_keys=False)
     return (
         f"---\n{head}---\n\nThe base model and a mix of it side by side, with a slider for each preference "

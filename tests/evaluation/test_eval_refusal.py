@@ -96,8 +96,8 @@ def test_published_files():
     [
         ("a.csv", "id,words\n1,x\n", "row 1 has no prompt; expected one of the columns prompt"),
         ("a.csv", "prompt,label\nx,saef\n", "row 1: unknown label 'saef'; did you mean safe?"),
-        ("a.jsonl", "{not json}\n", "line 1 is not JSON"),
-        ("a.jsonl", '["x"]\n', "line 1 is not an object"),
+        ("a.jsonl", "{not json}\n", "line 1: not valid JSON"),
+        ("a.jsonl", '["x"]\n', "line 1: expected an object"),
         ("a.txt", "\n", "holds no prompts"),
         ("a.json", "[]", "expected a file that ends in csv, jsonl or txt"),
     ],

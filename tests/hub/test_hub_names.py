@@ -12,11 +12,11 @@ from hub_client import connected, merge_folder
 
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.names import HubName, is_hub_name, local_folder, parse_hub_name
+from pv_merge.artifacts.reference import HubName, is_hub_name, local_folder, parse_hub_name
 from pv_merge.errors import PvMergeError
 from pv_merge.merging.extract import Options, extract
 from pv_merge.merging.run import run
-from pv_merge.recipe.checks.check import check
+from pv_merge.recipe.opening import check
 
 from hub_server import Hub
 from models import perturbed, recipe, save, state, tiny

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from rich.text import Text
 
+from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.live.chat.commands import Quit, run_command
@@ -27,7 +28,9 @@ from pv_merge.live.memory import refuse_too_large
 from pv_merge.live.subject import Subject, load_subject
 from pv_merge.live.switch import LiveMix
 from pv_merge.merging.run import run
-from pv_merge.recipe.recipe import Recipe, read_recipe
+from pv_merge.recipe.opening import open_recipe
+from pv_merge.recipe.reading import read_recipe
+from pv_merge.recipe.recipe import Recipe
 
 from eval_tiny import subject
 from models import largest_difference, load, logits, pair, perturbed, recipe, save
@@ -67,7 +70,7 @@ def base(root: Path) -> Subject:
 
 @pytest.fixture
 def session(root: Path, base: Subject, tmp_path: Path) -> Iterator[ChatSession]:
-    read = read_recipe(written(root, tmp_path, "adapter"))
+    read = open_recipe(written(root, tmp_path, "adapter"))
     with LiveMix(read, base.model) as mix:
         yield ChatSession(LiveEngine(base, mix), ChatSettings(max_new_tokens=NEW))
 
@@ -96,7 +99,7 @@ def test_both_sides_are_the_base_and_the_merged_checkpoint(
     want = logits(root / "base")
     (of_base,) = greedy(base, [QUESTION], NEW)
     of_mix = merged_answer(path, base, tmp_path / "merged")
-    with LiveMix(read_recipe(path), base.model) as mix:
+    with LiveMix(open_recipe(path), base.model) as mix:
         assert mix.scales_only is scales
         session = ChatSession(LiveEngine(base, mix), ChatSettings(max_new_tokens=NEW))
         seen: list[tuple[Side, str]] = []
@@ -194,7 +197,7 @@ def test_together_or_one_after_the_other_is_the_same_text(
 def test_weights_that_are_written_speak_one_after_the_other(
     root: Path, base: Subject, tmp_path: Path
 ) -> None:
-    with LiveMix(read_recipe(written(root, tmp_path, "full")), base.model) as mix:
+    with LiveMix(open_recipe(written(root, tmp_path, "full")), base.model) as mix:
         engine = LiveEngine(base, mix)
         order: list[Side] = []
         session = ChatSession(engine, ChatSettings(max_new_tokens=NEW))
@@ -238,15 +241,14 @@ def test_quit(session: ChatSession) -> None:
 def test_a_protected_preference_stays_above_zero(root: Path, base: Subject, tmp_path: Path) -> None:
     path = written(root, tmp_path, "adapter", name="harmless")
     before = logits(base.model)
-    with LiveMix(read_recipe(path), base.model) as mix:
+    with LiveMix(open_recipe(path), base.model) as mix:
         with pytest.raises(PvMergeError, match="harmless is a protected preference"):
             mix.set({"harmless": -0.1})
         assert torch.equal(logits(base.model), before)
     document = yaml.safe_load(path.read_text())
     document["parameters"] = {"allow_protected_negative": True}
     path.write_text(yaml.safe_dump(document))
-    allowed: Recipe = read_recipe(path)
-    with LiveMix(allowed, base.model) as mix:
+    with LiveMix(open_recipe(path), base.model) as mix:
         mix.set({"harmless": -0.1})
         assert not torch.equal(logits(base.model), before)
 
@@ -254,7 +256,7 @@ def test_a_protected_preference_stays_above_zero(root: Path, base: Subject, tmp_
 def test_a_recipe_with_eta_by_layer(root: Path, base: Subject, tmp_path: Path) -> None:
     path = written(root, tmp_path, "adapter", [0.0, 1.0])
     run(path, tmp_path / "merged")
-    with LiveMix(read_recipe(path), base.model) as mix:
+    with LiveMix(open_recipe(path), base.model) as mix:
         assert not mix.scales_only
         assert mix.etas_with({}) == {"polite": None}
         mix.set({})
@@ -348,7 +350,7 @@ def test_a_model_that_does_not_fit_is_told_from_its_headers(
 ) -> None:
     from pv_merge.live import memory
 
-    refuse_too_large(str(root / "base"), "float32")
+    refuse_too_large(Checkpoint(root / "base"), "float32")
     monkeypatch.setattr(memory, "free_memory", lambda: 0.3e9)
     monkeypatch.setattr("pv_merge.live.chat.engine.load_subject", None)  # it is never called
     path = str(written(root, tmp_path, "adapter"))

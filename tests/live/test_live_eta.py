@@ -16,7 +16,7 @@ from pv_merge.live.live_eta import LiveEta
 from pv_merge.live.switch import LiveMix
 from pv_merge.live.weights import LiveMerge
 from pv_merge.merging.extract import Options, extract
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 from models import Model, largest_difference, load, logits, pair, recipe, save, tiny
 from policies import adapted, save_adapter
@@ -43,8 +43,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WAYS: dict[str, Make] = {
     "scales": lambda home, model: PreferenceController(model, _vector(home)),
     "written": lambda home, model: PreferenceController(model, _vector(home), dense=True),
-    "LiveMerge": lambda home, model: LiveMerge(read_recipe(home / "recipe.yml"), model),
-    "LiveMix": lambda home, model: LiveMix(read_recipe(home / "recipe.yml"), model),
+    "LiveMerge": lambda home, model: LiveMerge(open_recipe(home / "recipe.yml"), model),
+    "LiveMix": lambda home, model: LiveMix(open_recipe(home / "recipe.yml"), model),
 }
 
 
@@ -79,7 +79,7 @@ def test_a_set_that_was_interrupted_does_not_count_as_done(
 ) -> None:
     model = load(home / "base")
     base = logits(model)
-    with LiveMix(read_recipe(home / "recipe.yml"), model) as mix:
+    with LiveMix(open_recipe(home / "recipe.yml"), model) as mix:
         mix.set({})
         wanted = logits(model)
         mix.reset()

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from pv_merge.cli import main
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.reading import read_recipe
 from trainers.config_file import read_settings
 
 

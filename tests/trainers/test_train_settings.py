@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pv_merge.artifacts.protection import is_protected
 from pv_merge.errors import PvMergeError
 from trainers.config_file import read_settings, read_sft_settings
-from trainers.settings import is_protected
 
 from train_tiny import ROOT, config, write_config
 
@@ -102,7 +102,7 @@ def test_a_number_without_a_point_is_a_number(tmp_path: Path, good: dict[str, An
         ("dpo.beta", "expected key=value, such as dpo.learning_rate=5e-7"),
         ("preference.x=1", "preference has no keys of its own"),
         ("dpo.bta=1", r"unknown key 'bta'; did you mean beta\?"),
-        ("dpo.beta=[", "the value is not valid YAML"),
+        ("dpo.beta=[", "not valid YAML"),
     ],
 )
 def test_overrides_that_cannot_be(
@@ -120,7 +120,7 @@ def test_files_that_are_no_configs(tmp_path: Path) -> None:
     with pytest.raises(PvMergeError, match="not valid YAML"):
         read_settings(path)
     path.write_text("- a")
-    with pytest.raises(PvMergeError, match="expected keys such as base_model:, got list"):
+    with pytest.raises(PvMergeError, match="expected keys such as base_model:, got a list"):
         read_settings(path)
     with pytest.raises(PvMergeError, match="is a folder"):
         read_settings(tmp_path)

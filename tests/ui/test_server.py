@@ -17,7 +17,8 @@ pytest.importorskip("openai", reason="the extra ui is not installed")
 from pv_merge.errors import PvMergeError
 from pv_merge.live.chat.session import ChatSession
 from pv_merge.live.chat.stream import ChatSettings
-from pv_merge.recipe.recipe import Recipe, read_recipe
+from pv_merge.recipe.reading import read_recipe
+from pv_merge.recipe.recipe import Recipe
 from pv_merge.ui.server import ServerEngine
 
 from models import pair, recipe

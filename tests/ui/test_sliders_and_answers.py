@@ -18,7 +18,7 @@ from pv_merge.live.chat.stream import ChatSettings
 from pv_merge.live.generation import greedy
 from pv_merge.live.subject import Subject
 from pv_merge.merging.run import run
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.reading import read_recipe
 from pv_merge.ui.answers import answer, table
 from pv_merge.ui.export import export, recipe_text
 from pv_merge.ui.sliders import as_etas, slider_ranges
@@ -41,7 +41,7 @@ def engine(path: Path) -> Iterator[LiveEngine]:
 
 
 def test_ranges(path: Path, tmp_path: Path) -> None:
-    polite, harmless = slider_ranges(read_recipe(path))
+    polite, harmless = slider_ranges(read_recipe(path), {"harmless"})
     assert (polite.lowest, polite.highest, polite.eta, polite.zero) == (-2, 2, 0.5, 0.5)
     assert (harmless.lowest, harmless.highest, harmless.protected) == (0, 2, True)
     document = yaml.safe_load(path.read_text())
@@ -50,9 +50,13 @@ def test_ranges(path: Path, tmp_path: Path) -> None:
     document["models"][2]["parameters"]["eta"] = [0, 1]
     other = tmp_path / "other.yml"
     other.write_text(yaml.safe_dump(document))
-    (only,) = slider_ranges(read_recipe(other))  # the one by layer has no slider
+    (only,) = slider_ranges(read_recipe(other), set())  # the one by layer has no slider
     assert (only.name, only.lowest, only.highest) == ("polite", -3, 3)
     assert str(as_etas([only], [-0.0])["polite"]) == "0.0"
+
+
+def test_the_lock_is_the_recipes(engine: LiveEngine) -> None:
+    assert engine.locked == {"harmless"}
 
 
 def test_both_sides_answer_and_the_recipe_follows(engine: LiveEngine, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip("gradio", reason="the extra ui is not installed")
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.live.chat.engine import live_engine
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.reading import read_recipe
 from pv_merge.ui.space import write_space
 
 from models import save

@@ -20,7 +20,7 @@ from pv_merge.evaluation.calibrate.search import Calibration, Trial, search
 from pv_merge.evaluation.measure import SILENT, Measure, Progress
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.recipe.grid import Axes, base_point
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 
 def calibrate(
@@ -62,7 +62,8 @@ def calibrate(
     goal = maximize or minimize
     if goal is None or (maximize and minimize):
         raise PvMergeError("give one of --maximize FIGURE and --minimize FIGURE")
-    read, folder = read_recipe(recipe), Path(output)
+    opened, folder = open_recipe(recipe), Path(output)
+    read = opened.recipe
     axes = candidates(ranges or {}, read.preferences)
     constraints = [read_constraint(text) for text in subject_to]
     wanted = [goal, *(constraint.figure for constraint in constraints)]
@@ -71,7 +72,7 @@ def calibrate(
         raise PvMergeError("nothing to measure: give --pairs NAME=FILE, --refusal or --capability")
     check_figures(wanted, known)
     base = base_point(read.etas)
-    with open_bench(read, measures, folder / "results.jsonl") as bench:
+    with open_bench(opened, measures, folder / "results.jsonl") as bench:
         progress.started(bench.missing([base]))
         bench.take(base, base, progress.advance)
         check_figures(wanted, list(bench.estimates(base, base)))

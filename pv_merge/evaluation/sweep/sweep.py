@@ -14,7 +14,7 @@ from pv_merge.evaluation.measures.answers import AnswersMeasure
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.evaluation.sweep.results import Sweep, summarise
 from pv_merge.recipe.grid import LARGE, Axes, base_point, checked_axes, points, shown_points
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 Finished = Callable[[Point, Mapping[str, Estimate]], None]
 """Told of each point that is measured, with its figures."""
@@ -53,14 +53,15 @@ def sweep(
     from pv_merge.evaluation.sweep.pictures import draw
     from pv_merge.evaluation.sweep.report import write
 
-    read = read_recipe(recipe)
+    opened = open_recipe(recipe)
+    read = opened.recipe
     axes = checked_axes(eta, read.preferences)
     if not measures and not prompts:
         raise PvMergeError("nothing to measure: give --pairs NAME=FILE or --prompt TEXT")
     folder = Path(output)
     answers = AnswersMeasure(prompts) if prompts else None
     everything = [*measures, *([answers] if answers else [])]
-    with open_bench(read, everything, folder / "results.jsonl") as bench:
+    with open_bench(opened, everything, folder / "results.jsonl") as bench:
         result = measure_grid(bench, axes, read.etas, answers, yes, progress, finished)
         result.prompts = list(prompts)
         provenance = {

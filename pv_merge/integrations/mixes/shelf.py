@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from pv_merge.artifacts.folders import read_json, write_json
+from pv_merge.artifacts.folders import write_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 from pv_merge.integrations.mixes.vectors import ServedVector
 
@@ -45,7 +46,7 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index = read_json(folder / INDEX)
+        index = read_object(folder / INDEX)
         self.dtype: str = index["dtype"]
         self.hashes: dict[str, str] = index["vectors"]
 

@@ -8,18 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-from pv_merge.artifacts.base_hash import known_hash, weights_hash
+from pv_merge.artifacts.base_hash import from_other_bases, known_hash, weights_hash
 from pv_merge.artifacts.checkpoint import (
     ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
     Checkpoint,
     is_adapter,
-    read_infos,
 )
-from pv_merge.artifacts.folders import read_json
-from pv_merge.artifacts.manifest import VECTOR_MANIFEST, said_by
+from pv_merge.artifacts.manifest import VECTOR_MANIFEST, Manifest, read_manifest
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.errors import PvMergeError, raise_all
 
@@ -94,8 +90,7 @@ def refuse_other_base(
         [
             f"{name}: was made from another base than {base} (its manifest's hash of the base's "
             "weights differs)"
-            for name, value in said.items()
-            if value != own
+            for name in from_other_bases(said, own)
         ]
     )
     return True
@@ -106,48 +101,38 @@ def _open(place: Path) -> ServedVector:
         raise PvMergeError(
             f"{place}: clients write this name, so it must be of letters, digits and . _ - in ASCII"
         )
-    manifest = read_json(place / VECTOR_MANIFEST) if (place / VECTOR_MANIFEST).exists() else {}
-    if not isinstance(manifest, dict):
-        raise PvMergeError(f"{place / VECTOR_MANIFEST}: is not a manifest")
+    found = read_manifest(place, VECTOR_MANIFEST)
+    manifest = found or Manifest()
     if not is_adapter(place):
-        hint = "; is a dense vector" if manifest else "; is no preference vector"
+        hint = "; is a dense vector" if found else "; is no preference vector"
         raise PvMergeError(
             f"{place}: holds no {ADAPTER_CONFIG}{hint} (pv-merge extract --form low-rank makes one)"
         )
     from pv_merge.artifacts.adapter import Adapter
 
     adapter = Adapter(place)
-    ranks, elements = [], 0
-    for key, info in read_infos(place / ADAPTER_WEIGHTS).items():
-        first = key.endswith((".lora_A.weight", ".lora_embedding_A"))
-        if not first and not key.endswith((".lora_B.weight", ".lora_embedding_B")):
-            raise PvMergeError(f"{place}: holds {key}, which is not low-rank")
-        ranks += [info.shape[0]] if first else []
-        elements += math.prod(info.shape)
-    if not ranks:
-        raise PvMergeError(f"{place}: holds no LoRA weights")
-    base = manifest.get("base") or {}
+    pairs = adapter.pairs.values()
     return ServedVector(
         place.name,
         place,
-        max(ranks),
+        max(pair.a.shape[0] for pair in pairs),
         _minimum(manifest, place.name),
-        base.get("weights_sha256"),
-        base.get("path") or adapter.base_model,
-        elements,
+        manifest.made_from.weights_sha256,
+        manifest.made_from.path or adapter.base_model,
+        sum(math.prod(pair.a.shape) + math.prod(pair.b.shape) for pair in pairs),
     )
 
 
-def _minimum(manifest: dict[str, Any], name: str) -> Decimal | None:
+def _minimum(manifest: Manifest, name: str) -> Decimal | None:
     """Return the bound of a protected preference: the manifest's ``protected_minimum``, else 0.
 
     It is protected by its folder's name or by the name in its manifest, so that a copy under
     another name stays protected.
     """
-    names = {name, str(manifest.get("preference", name))}
-    if not any(is_protected(each, said_by(manifest, each)) for each in names):
+    names = {name, manifest.preference or name}
+    if not any(is_protected(each, manifest.said_protected(each)) for each in names):
         return None
-    said = manifest.get("protected_minimum", 0)
+    said = manifest.data.get("protected_minimum", 0)
     if isinstance(said, bool) or not isinstance(said, int | float) or not -1000 <= said <= 0:
         raise PvMergeError(f"{name}: protected_minimum is {said!r}, not a number from -1000 to 0")
     return Decimal(str(said))

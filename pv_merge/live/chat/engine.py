@@ -13,8 +13,9 @@ from pv_merge.live.chat.stream import ChatSettings, GeneratedStream
 from pv_merge.live.memory import refuse_too_large
 from pv_merge.live.subject import Subject, load_subject
 from pv_merge.live.switch import LiveMix
-from pv_merge.recipe.checks.check import check, raise_errors
-from pv_merge.recipe.recipe import Recipe, read_recipe
+from pv_merge.recipe.checks.roles import protected_problems
+from pv_merge.recipe.opening import open_recipe
+from pv_merge.recipe.recipe import Recipe
 
 Side = Literal["base", "mix"]
 SIDES: tuple[Side, Side] = ("base", "mix")
@@ -41,6 +42,10 @@ class Engine(Protocol):
     def together(self) -> bool:
         """Whether both sides may speak at once, in turns of a word."""
 
+    @property
+    def locked(self) -> frozenset[str]:
+        """The preferences whose η may not be negative."""
+
     def etas_with(self, etas: Mapping[str, float]) -> dict[str, float | None]:
         """Return every η of the mix; ``PvMergeError`` for one that it cannot have."""
 
@@ -65,6 +70,13 @@ class LiveEngine:
     def together(self) -> bool:
         """Whether η changes by scales alone, so that it may between two words."""
         return self.mix.scales_only
+
+    @property
+    def locked(self) -> frozenset[str]:
+        """The preferences whose η may not be negative."""
+        inputs = self.mix.opened.inputs
+        names = self.recipe.preferences
+        return frozenset(n for n in names if protected_problems(self.recipe, inputs, [n]))
 
     def etas_with(self, etas: Mapping[str, float]) -> dict[str, float | None]:
         """Return every η of the mix; ``PvMergeError`` as ``LiveMix``."""
@@ -108,9 +120,8 @@ def live_engine(path: str | Path, dtype: str = "float32") -> Iterator[LiveEngine
     Raises ``PvMergeError`` for what the check finds, and before anything is loaded where the model
     is too large for the memory that is free.
     """
-    raise_errors(check(path))
-    recipe = read_recipe(path)
-    refuse_too_large(recipe.base_model, dtype)
-    subject = load_subject(recipe.base_model, dtype=dtype)
-    with LiveMix(recipe, subject.model) as mix:
+    opened = open_recipe(path)
+    refuse_too_large(opened.base, dtype)
+    subject = load_subject(opened.recipe.base_model, dtype=dtype)
+    with LiveMix(opened, subject.model) as mix:
         yield LiveEngine(subject, mix)

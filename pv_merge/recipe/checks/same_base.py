@@ -1,0 +1,78 @@
+"""Whether the inputs of a recipe were made from its base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.errors import Topic
+from pv_merge.recipe.checks.finding import Finding, error, note
+from pv_merge.recipe.open_input import OpenInput
+
+RELATED = 0.5
+"""Cosine of one matrix below which two models are not of one base: fine-tuning leaves it near 1,
+unrelated weights near 0."""
+
+
+def base_findings(
+    base_model: str, inputs: list[OpenInput], base: Checkpoint, deep: bool
+) -> Iterator[Finding]:
+    """Compare the bases that manifests name; where none does, a weight that few policies move."""
+    said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
+    if said:
+        own = weights_hash(base) if deep else cheap_hash(base)
+        if own is None:
+            yield note(
+                f"{base_model} was not compared with the base that the manifests "
+                "name, which takes reading it; --deep does",
+                Topic.BASE,
+            )
+            said = {}
+        for model in from_other_bases(said, own or ""):
+            yield error(
+                f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
+                Topic.BASE,
+            )
+    for item in inputs:
+        if (
+            item.checkpoint is None
+            or item.is_vector
+            or item.base_sha256
+            or item.polarity == "vector"
+        ):
+            continue
+        name = _probe(base)
+        if name is None or name not in item.checkpoint:
+            continue
+        cosine = _probe_cosine(base, item.checkpoint, name)
+        if cosine < RELATED:
+            yield error(
+                f"{item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {base_model}?",
+                Topic.BASE,
+            )
+
+
+def _probe(base: Checkpoint) -> str | None:
+    """Return the smallest matrix, which is cheap to compare and moves little in fine-tuning."""
+    matrices = [
+        name
+        for name, info in base.infos.items()
+        if len(info.shape) == 2 and info.dtype.startswith(("F", "BF"))
+    ]
+    return min(
+        matrices,
+        key=lambda name: (base.infos[name].shape[0] * base.infos[name].shape[1], name),
+        default=None,
+    )
+
+
+def _probe_cosine(base: Checkpoint, other: Checkpoint, name: str) -> float:
+    import torch
+
+    from pv_merge.arithmetic.measures import cosine
+
+    left, right = base.tensor(name), other.tensor(name)
+    if left.shape != right.shape:
+        return 0.0
+    return 1.0 if torch.equal(left, right) else cosine(left, right)
