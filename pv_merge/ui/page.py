@@ -14,7 +14,7 @@ from pv_merge.live.chat.engine import Engine
 from pv_merge.live.chat.session import ChatSession
 from pv_merge.live.chat.stream import ChatSettings
 from pv_merge.ui.answers import answer, table
-from pv_merge.ui.export import Kind, export, recipe_text
+from pv_merge.ui.export import KINDS, Kind, export, recipe_text
 from pv_merge.ui.server import ServerEngine
 from pv_merge.ui.sliders import STEP, SliderRange, as_etas, slider_ranges
 
@@ -100,6 +100,20 @@ class Page:
             self._values = gr.Textbox("-1, 0, 1", label="Values of η", elem_id="values")
             self._measure = gr.Button("Answer at each", elem_id="measure")
         self._table = gr.HTML(as_table([]), elem_id="table")
+
+    def _recipe(self) -> None:
+        text = self._engine.recipe.text
+        self._code = gr.Code(
+            text, language="yaml", interactive=False, label="The recipe of this mix: copy it, then "
+            "pv-merge run recipe.yml ./merged/mine", buttons=["copy"], elem_id="recipe",
+        )  # fmt: skip
+        kinds = [(text, kind) for kind, text in KINDS.items()]
+        if isinstance(self._engine, ServerEngine):  # its files may lie on another machine
+            kinds = [item for item in kinds if item[1] != "adapter"]
+        with gr.Row():
+            self._kind = gr.Dropdown(kinds, value="recipe", label="Export", elem_id="kind")
+            self._export = gr.Button("Export", elem_id="export")
+        self._file = gr.File(label="Exported", interactive=False, elem_id="file")
 
     def _wire(self) -> None:
         # One model can only be one mix at a time; a server takes care of itself.

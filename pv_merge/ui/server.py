@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -76,7 +76,9 @@ class ServerEngine:
         """Send the request; its answer is read when it is asked for."""
         return self._pieces(self.model(side, etas), turns, settings)
 
-    def _pieces(self, model: str, turns: Turns, settings: ChatSettings) -> Iterator[str] | Any:
+    def _pieces(
+        self, model: str, turns: Turns, settings: ChatSettings
+    ) -> Generator[str, None, None]:
         with _told(f"{self.url}, {model}"):
             messages: Any = as_messages(turns)
             answer = self._client.chat.completions.create(

@@ -27,7 +27,7 @@ EVERY = [command for page in PAGES for command in commands(page)]
 
 def program(name: str) -> click.Command:
     if name.startswith("mergekit"):
-        module = "run_yaml" if name == "mergekit-yaml" else "multi"
+        module = "run_yaml" if name == "mergekit-yaml" else "multimerge"
         return importlib.import_module(f"mergekit.scripts.{module}").main  # type: ignore[no-any-return]
     return {"pv-merge": main, "pv-train": train}[name]
 
@@ -64,6 +64,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The quickstart's folder, with a model of two layers in the place of the real one."""
     write_starter(tmp_path)
     base = save_base(tmp_path / "models" / "smollm2-135m-instruct")
+    note = {"model": "smollm2-135m-instruct", "origin": "pypi", "licence": "Apache-2.0"}
+    (tmp_path / "models" / "smollm2-135m-instruct" / "pv_source.json").write_text(json.dumps(note))
     model = load(base)
     place = tmp_path / "recipes" / "quickstart"
     for number, name in enumerate(("polite", "concise")):

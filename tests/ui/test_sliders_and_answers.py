@@ -109,6 +109,23 @@ def test_values_that_cannot_be(engine: LiveEngine, name: str, values: str, said:
         list(table(engine, QUESTION, name, values, {}, ChatSettings(max_new_tokens=2)))
 
 
+def test_the_page_is_built_over_the_recipe(engine: LiveEngine, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the extra ui is not installed")
+    from pv_merge.ui.page import Page, as_table, zero_marks
+
+    config = Page(engine, ChatSettings(), (), tmp_path).blocks.get_config_file()
+    sliders = {
+        part["props"]["elem_id"]: part["props"]
+        for part in config["components"]
+        if part["type"] == "slider"
+    }
+    assert sliders["eta-harmless"]["minimum"] == 0 and sliders["eta-polite"]["minimum"] == -2
+    assert not any(part["type"] in ("dataframe", "uploadbutton") for part in config["components"])
+    marks = zero_marks(slider_ranges(engine.recipe, engine.locked))
+    assert "#eta-polite" in marks and "#eta-harmless" not in marks
+    assert "<td>a &lt;b&gt;\nc</td>" in as_table([["0", "a <b>\nc"]])
+
+
 def test_no_question(engine: LiveEngine) -> None:
     session = ChatSession(engine, ChatSettings())
     with pytest.raises(PvMergeError, match="there is no question yet"):
