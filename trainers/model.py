@@ -30,7 +30,7 @@ def local_base(name: str) -> Checkpoint | None:
 def load_tokenizer(name: str) -> Any:
     """Return the tokenizer of the base model ``name``."""
     try:
-        return AutoTokenizer.from_pretrained(loadable(name))
+        return AutoTokenizer.from_pretrained(loadable(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise PvMergeError(f"{name}: its tokenizer cannot be loaded ({_line(error)})") from None
 
@@ -38,6 +38,7 @@ def load_tokenizer(name: str) -> Any:
 def load_model(settings: TrainingSettings) -> Any:
     """Return the base model in ``base_dtype``, or quantized."""
     options: dict[str, Any] = {"dtype": getattr(torch, settings.base_dtype)}
+    options["trust_remote_code"] = False
     if settings.attn_implementation is not None:
         options["attn_implementation"] = settings.attn_implementation
     if settings.quantization is not None:

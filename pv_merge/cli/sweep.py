@@ -67,16 +67,12 @@ def command(
     axes = parse_axes(etas)
     measures, console = build_measures(**options), Console()
     with counted(console) as bar:
-        said: dict[str, Any] = {
-            "prompts": prompts,
-            "yes": yes,
-            "progress": bar,
-            "finished": _after(bar, axes),
-        }
-        result = sweep(recipe, axes, folder, measures, **said)
+        told: dict[str, Any] = {"progress": bar, "finished": _after(bar, axes)}
+        result = sweep(recipe, axes, folder, measures, prompts=prompts, yes=yes, **told)
     print_tables(result, console)
     count = len(result.pictures)
-    console.print(f"\n{result.report} holds all of it, with {count} pictures.", highlight=False)
+    pictures = f"{count} {'picture' if count == 1 else 'pictures'}"
+    console.print(f"\n{result.report} holds all of it, with {pictures}.", highlight=False)
 
 
 def _after(bar: Counted, axes: Iterable[str]) -> Finished:

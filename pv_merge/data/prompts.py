@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,8 +107,11 @@ def _prompt(row: Mapping[str, Any], path: Path, number: int, stated: bool | None
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    text = read_text(path).removeprefix("\ufeff")
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise PvMergeError(f"{path}: is not valid csv ({error})") from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

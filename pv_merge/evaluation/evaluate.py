@@ -12,7 +12,7 @@ from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.provenance import command_line, model_hash, versions
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.evaluation.bench import Bench, open_bench
-from pv_merge.evaluation.journal import Journal, Point
+from pv_merge.evaluation.journal import Journal, Point, open_journal
 from pv_merge.evaluation.measure import SILENT, Measure, Progress
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.live.live_eta import StandingStill
@@ -131,7 +131,19 @@ def _model(
     progress: Progress,
 ) -> Evaluation:
     header = {"versions": versions(), "command": command_line()}
-    record = Journal(journal, {"model": model_hash(name)}, header)
+    with open_journal(journal, {"model": model_hash(name)}, header) as record:
+        figures, reference = _taken(name, base_name, measures, record, progress)
+    return _evaluation({"model": name, "base": base_name}, measures, figures, reference)
+
+
+def _taken(
+    name: str,
+    base_name: str | None,
+    measures: Sequence[Measure],
+    record: Journal,
+    progress: Progress,
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Return the figures of a model and of its base."""
     point: Point = {}
     base: Point = {f"base {model_hash(base_name)}": 0.0} if base_name else {}
     compared = [measure for measure in measures if measure.needs_base] if base_name else []
@@ -147,7 +159,7 @@ def _model(
     nothing: Point = {"no base": 0.0}
     figures = bench.estimates(point, base if base_name else nothing)
     reference = bench.estimates(base, base) if base_name else {}
-    return _evaluation({"model": name, "base": base_name}, measures, figures, reference)
+    return figures, reference
 
 
 def _evaluation(

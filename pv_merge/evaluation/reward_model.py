@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, first_line
 
 BATCH = 8
 BEAVER = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{answer}"
@@ -25,10 +25,10 @@ class RewardModel:
 
         self.name = name
         try:
-            config = AutoConfig.from_pretrained(name)
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise PvMergeError(f"{name}: cannot be loaded ({str(error).splitlines()[0]})") from None
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except Exception as error:  # a foreign folder can make transformers raise anything
+            raise PvMergeError(f"{name}: cannot be loaded ({first_line(error)})") from None
         architectures = [str(kind) for kind in config.architectures or []]
         self.beaver = any("Score" in kind for kind in architectures)
         if self.tokenizer.pad_token_id is None:
@@ -90,12 +90,10 @@ class RewardModel:
 
         try:
             self._model, report = AutoModelForSequenceClassification.from_pretrained(
-                self.name, output_loading_info=True, dtype="auto"
+                self.name, output_loading_info=True, dtype="auto", trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            raise PvMergeError(
-                f"{self.name}: cannot be loaded ({str(error).splitlines()[0]})"
-            ) from None
+        except Exception as error:
+            raise PvMergeError(f"{self.name}: cannot be loaded ({first_line(error)})") from None
         if report["missing_keys"]:
             kind = architectures[0] if architectures else "model"
             missing = ", ".join(sorted(report["missing_keys"])[:3])
@@ -120,7 +118,7 @@ class RewardModel:
             from huggingface_hub import snapshot_download
 
             folder = snapshot_download(self.name)
-        self._model = AutoModel.from_pretrained(folder, dtype="auto")
+        self._model = AutoModel.from_pretrained(folder, dtype="auto", trust_remote_code=False)
         checkpoint = Checkpoint(folder)
         if "score_head.weight" not in checkpoint:
             raise PvMergeError(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pv_merge.artifacts.checkpoint import is_adapter
 from pv_merge.artifacts.manifest import (
     RUN_MANIFEST,
     VECTOR_MANIFEST,
+    DatasetNote,
     Manifest,
     PolicyNote,
     read_manifest,
@@ -136,10 +137,16 @@ def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     facts = Facts(folder, title, kind, is_adapter(folder), _base(manifest, said), manifest)
     if kind == "policy" and facts.protected and manifest.polarity == "negative":
         facts.negative_protected = [str(manifest.preference)]
-    against = ((manifest.data.get("dataset") or {}).get("synthetic") or {}).get("opposes")
+    against = synthetic_note(manifest.dataset).get("opposes")
     if against and manifest.polarity == "positive":
         facts.negative_protected = [str(against)]
     return facts
+
+
+def synthetic_note(data: DatasetNote | None) -> dict[str, Any]:
+    """Return what a manifest says of pairs that a model wrote; nothing of others."""
+    said = (data.model_extra or {}).get("synthetic") if data else None
+    return said if isinstance(said, dict) else {}
 
 
 def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:

@@ -20,6 +20,7 @@ from rich.progress import Progress
 from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
+from pv_merge.artifacts.network import quiet_client, redacted
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.hub.known_models import MODELS, KnownModel
@@ -167,8 +168,11 @@ def _from_hub(model: KnownModel, work: Path) -> dict[str, Any]:
 
     patterns = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "LICENSE*"]
     try:
-        revision = HfApi().model_info(model.repo).sha
-        snapshot_download(model.repo, revision=revision, local_dir=work, allow_patterns=patterns)
+        with quiet_client():
+            revision = HfApi().model_info(model.repo).sha
+            snapshot_download(
+                model.repo, revision=revision, local_dir=work, allow_patterns=patterns
+            )
     except Exception as error:  # the client lets errors of several HTTP libraries through
         raise PvMergeError(
             f"{model.repo}: the Hub could not be read ({type(error).__name__}); "
@@ -215,4 +219,5 @@ def file_sha256(path: Path) -> str:
 def _last_line(said: object) -> str:
     """Return the last line that pip or an exception marked as an error, or else the last one."""
     lines = [line.strip() for line in str(said).splitlines() if line.strip()] or ["no reason given"]
-    return next((line[7:] for line in reversed(lines) if line.startswith("ERROR: ")), lines[-1])
+    last = next((line[7:] for line in reversed(lines) if line.startswith("ERROR: ")), lines[-1])
+    return redacted(last)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pv_merge.arithmetic.blocks import block_steps, needs_whole_tensors, whole_tensor_steps
 from pv_merge.arithmetic.rounding import BLOCK
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, Topic
 from pv_merge.merging.loss import REPORT_NAME, LossReport
 from pv_merge.recipe.opening import open_recipe
 from pv_merge.version import __version__
@@ -43,6 +45,13 @@ def report(
             raise PvMergeError(
                 f"{folder}: {name} has another shape than the base's; is it a merge of {path}?"
             )
+        for where, tensor in ((opened.recipe.base_model, base), (folder, out)):
+            if not bool(torch.isfinite(tensor).all()):
+                raise PvMergeError(
+                    f"{where}: {name} holds values that are not finite, so nothing can be said of "
+                    "what arrived",
+                    Topic.FINITE,
+                )
         active = [item.flat() for item in opened.preferences(name) if item.eta != 0]
         if needs_whole_tensors(active, opened.controls):
             active = whole_tensor_steps(base, active, opened.controls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pv_merge.errors import PvMergeError, did_you_mean
+from pv_merge.errors import PvMergeError, did_you_mean, first_line
 from pv_merge.evaluation.measure import Advance, Parts, named
 from pv_merge.evaluation.measures.capability import CAPABILITY
 from pv_merge.evaluation.measures.registry import MeasureKind, Settings
@@ -62,9 +62,8 @@ class HarnessMeasure:
                 wrapped, tasks=[self.task], limit=self.limit, bootstrap_iters=0, log_samples=False
             )
         except (OSError, ValueError, ConnectionError) as error:
-            reason = str(error).splitlines()[0]
             raise PvMergeError(
-                f"--capability {self.task}: lm-evaluation-harness failed ({reason})"
+                f"--capability {self.task}: lm-evaluation-harness failed ({first_line(error)})"
             ) from None
         advance(1)
         results = {

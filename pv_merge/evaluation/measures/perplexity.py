@@ -63,7 +63,10 @@ class PerplexityMeasure:
     def estimates(self, record: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Estimate]:
         """Return the perplexity, and the mean that it is the exponential of; windows are resampled."""
         nats = bootstrap(self.items(record, base)[f"{self.name}.nats"])
-        plain = Estimate(math.exp(nats.value), math.exp(nats.low), math.exp(nats.high), nats.n)
+        value, low, high = (
+            math.exp(v) if v < 700 else math.inf for v in (nats.value, nats.low, nats.high)
+        )
+        plain = Estimate(value, low, high, nats.n)
         return {self.name: plain, f"{self.name}.nats": nats}
 
     def labels(self) -> dict[str, str]:

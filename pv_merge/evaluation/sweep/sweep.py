@@ -58,6 +58,9 @@ def sweep(
     axes = checked_axes(eta, read.preferences)
     if not measures and not prompts:
         raise PvMergeError("nothing to measure: give --pairs NAME=FILE or --prompt TEXT")
+    for prompt in prompts:
+        if not prompt.strip() or prompt.encode("utf-8", "ignore").decode() != prompt:
+            raise PvMergeError(f"--prompt {prompt!r}: expected a question, as text in UTF-8")
     folder = Path(output)
     answers = AnswersMeasure(prompts) if prompts else None
     everything = [*measures, *([answers] if answers else [])]

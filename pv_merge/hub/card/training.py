@@ -9,7 +9,7 @@ from markupsafe import Markup
 from pv_merge.artifacts.manifest import DatasetNote, PolicyNote
 from pv_merge.hub.card.markdown import code, inline
 from pv_merge.hub.card.tables import number
-from pv_merge.hub.facts import Facts
+from pv_merge.hub.facts import Facts, synthetic_note
 from pv_merge.hub.machine_paths import shown_path
 
 HELD_OUT = {
@@ -28,7 +28,7 @@ def trained_on(note: PolicyNote) -> Markup:
     parts = []
     if note.path:
         parts.append(f"{code(shown_path(note.path))} ({inline(note.form or 'checkpoint')})")
-    parts += filter(None, [_data(note.dataset), *_written_by(note.dataset)])
+    parts += filter(None, [_data(note.dataset), *written_by(note.dataset)])
     for name, settings in (("LoRA", note.lora), ("DPO", note.dpo)):
         if settings:
             said = ", ".join(f"{option} {value}" for option, value in settings.items())
@@ -50,20 +50,19 @@ def _data(data: DatasetNote | None) -> str:
     return text
 
 
-def _written_by(data: DatasetNote | None) -> list[str]:
+def written_by(data: DatasetNote | None) -> list[str]:
     """Return who wrote and who judged pairs that a model wrote, and what they move against."""
-    synthetic = (data.model_extra or {}).get("synthetic") if data else None
-    if not isinstance(synthetic, dict) or not synthetic:
+    synthetic = synthetic_note(data)
+    if not synthetic:
         return []
     licence = synthetic.get("writer_license")
     text = f"synthetic, written by {inline(synthetic.get('writer'))}"
     text += f" (whose output has the licence {inline(licence)})" if licence else ""
-    parts = [f"{text}, judged by {inline(synthetic.get('judge'))}"]
+    parts = [text + f", judged by {inline(synthetic.get('judge'))}"]
     if synthetic.get("opposes"):
-        against = inline(synthetic["opposes"])
+        name = inline(synthetic["opposes"])
         parts.append(
-            f"**the trait moves against the protected preference {against}**, which was allowed "
-            "explicitly"
+            f"**the trait moves against the protected preference {name}**, which was allowed explicitly"
         )
     return parts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from rich.console import Console
 from rich.live import Live
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pv_merge.artifacts.cache import cache_folder
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, harmless_text
 from pv_merge.live.chat.commands import NAMES, Quit, etas_text, run_command
 from pv_merge.live.chat.engine import SIDES, Side
 from pv_merge.live.chat.session import ChatSession
@@ -50,7 +51,7 @@ def show_answers(session: ChatSession, question: str, console: Console) -> None:
         return grid
 
     def show(side: Side, text: str) -> None:
-        said[side] = text.strip()
+        said[side] = harmless_text(text.strip())
         live.update(columns(console.height), refresh=True)
 
     if not console.is_terminal:
@@ -59,7 +60,7 @@ def show_answers(session: ChatSession, question: str, console: Console) -> None:
         # On a screen of its own a frame is drawn anew as a whole, whatever size it has become.
         with Live(console=console, auto_refresh=False, screen=True) as live:
             turn = session.ask(question, show)
-    said.update(turn.answers)
+    said.update({side: harmless_text(text) for side, text in turn.answers.items()})
     together = True  # nobody waits any more
     console.print(columns())
     if turn.stopped:
@@ -93,18 +94,25 @@ def _panel(
 def typed_lines(console: Console, preferences: list[str]) -> Iterator[str]:
     """Yield stripped lines: edited ones with a history at a terminal, else those of stdin."""
     if not sys.stdin.isatty():
-        for line in sys.stdin:
-            console.print(Text(f"> {line.strip()}"))
-            yield line.strip()
+        try:
+            for line in sys.stdin:
+                console.print(Text(f"> {harmless_text(line.strip())}"))
+                yield line.strip()
+        except UnicodeDecodeError:
+            raise PvMergeError("the lines are not text in UTF-8") from None
         return
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.history import FileHistory
+    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    place = cache_folder() / "chat_history"
+    history: History = InMemoryHistory()
+    with suppress(OSError):  # a home that cannot be written keeps no history
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        history = FileHistory(str(place))
     prompt: PromptSession[str] = PromptSession(
-        history=FileHistory(str(folder / "chat_history")),
+        history=history,
         completer=WordCompleter([*NAMES, *preferences], sentence=False, WORD=True),
         complete_while_typing=False,
     )
