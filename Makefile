@@ -49,7 +49,7 @@ playground: $(READY) $(BASE)/config.json  ## a page in the browser with a slider
 
 .PHONY: test test-fast lint format docs release
 docs: $(READY)  ## the documentation as a site, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 release: $(READY)  ## build wheel and sdist, and check both and the changelog
 	@version=$$($(BIN)/pv-merge --version | sed 's/.* //'); \
