@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, RewardConfig, SFTConfig
 
 from pv_merge.errors import PvMergeError
-from trainers.settings import DPOSettings, SFTSettings, TrainingSettings
+from trainers.settings import DPOSettings, RewardSettings, SFTSettings, TrainingSettings
 
-Config = TypeVar("Config", DPOConfig, SFTConfig)
+Config = TypeVar("Config", DPOConfig, SFTConfig, RewardConfig)
 
 
 def dpo_arguments(settings: DPOSettings, work: Path) -> DPOConfig:
@@ -25,6 +24,11 @@ def dpo_arguments(settings: DPOSettings, work: Path) -> DPOConfig:
 def sft_arguments(settings: SFTSettings, work: Path) -> SFTConfig:
     """Return TRL's SFTConfig for a run that works in the folder ``work``."""
     return _arguments(SFTConfig, "sft", settings, work, {})
+
+
+def reward_arguments(settings: RewardSettings, work: Path) -> RewardConfig:
+    """Return TRL's RewardConfig for a run that works in the folder ``work``."""
+    return _arguments(RewardConfig, "reward", settings, work, {})
 
 
 def _arguments(
@@ -61,8 +65,6 @@ def _arguments(
         }
     options |= given
     options |= {"output_dir": str(work), "disable_tqdm": True, **fixed}
-    if options.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
-        raise PvMergeError(f"{name}: use_liger_kernel needs liger-kernel, which is not installed")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -71,7 +73,7 @@ def _arguments(
         raise PvMergeError(f"{name}: {' '.join(str(error).split())}") from None
 
 
-def place_logs(arguments: DPOConfig | SFTConfig, final: Path) -> None:
+def place_logs(arguments: DPOConfig | SFTConfig | RewardConfig, final: Path) -> None:
     """Have TensorBoard write beside the result, since the work folder does not outlive the run."""
     if "tensorboard" in (arguments.report_to or ()):
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(final.parent / "logs" / final.name)

@@ -13,15 +13,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar; yield a function that is told (done, total)."""
+    """Show a bar, or write lines without a terminal; yield a function that is told (done, total)."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from pv_merge.progress import progress as display
 
     columns = (
         TextColumn("{task.description}"),
@@ -29,7 +25,7 @@ def bar(label: str) -> Iterator[Callable[[int, int], None]]:
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    progress = display(*columns, console=Console(stderr=True), transient=True)
     task = progress.add_task(label, total=None)
 
     def advance(done: int, total: int) -> None:
@@ -49,11 +45,12 @@ def counted(console: Console) -> Iterator[Counted]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from pv_merge.progress import progress as display
 
     columns = (
         TextColumn("{task.description}"),
@@ -63,7 +60,7 @@ def counted(console: Console) -> Iterator[Counted]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=console)
+    progress = display(*columns, console=console)
     try:
         yield Counted(progress)
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.errors import PvMergeError, first_line
+from pv_merge.evaluation.reward_adapter import is_reward_adapter, load_reward_adapter
 
 BATCH = 8
 BEAVER = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{answer}"
@@ -23,7 +24,12 @@ class RewardModel:
     def __init__(self, name: str) -> None:
         from transformers import AutoConfig, AutoTokenizer
 
-        self.name = name
+        self.name, self.beaver = name, False
+        if is_reward_adapter(name):
+            self._model, self.tokenizer = load_reward_adapter(name)
+            self._can_pad()
+            self._model.eval()
+            return
         try:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -31,12 +37,11 @@ class RewardModel:
             raise PvMergeError(f"{name}: cannot be loaded ({first_line(error)})") from None
         architectures = [str(kind) for kind in config.architectures or []]
         self.beaver = any("Score" in kind for kind in architectures)
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
         if self.beaver:
             self._load_beaver()
         else:
             self._load_classifier(config, architectures)
+        self._can_pad()
         self._model.eval()
 
     def scores(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
@@ -85,6 +90,12 @@ class RewardModel:
             encoded = self.tokenizer(list(prompts), list(answers), **options)
         return dict(encoded)
 
+    def _can_pad(self) -> None:
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if not self.beaver and self._model.config.pad_token_id is None:
+            self._model.config.pad_token_id = self.tokenizer.pad_token_id
+
     def _load_classifier(self, config: Any, architectures: Sequence[str]) -> None:
         from transformers import AutoModelForSequenceClassification
 
@@ -105,8 +116,6 @@ class RewardModel:
             raise PvMergeError(
                 f"{self.name}: has {config.num_labels} outputs, and a reward model has one; is it a classifier?"
             )
-        if self._model.config.pad_token_id is None:
-            self._model.config.pad_token_id = self.tokenizer.pad_token_id
 
     def _load_beaver(self) -> None:
         from transformers import AutoModel

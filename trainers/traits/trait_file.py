@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from pv_merge.data.documents import read_yaml
 from pv_merge.data.settings import StrictSettings
 from pv_merge.errors import PvMergeError, raise_all, unknown_keys
 from trainers.traits.protected import protected_problem
@@ -25,7 +25,7 @@ def read_trait(path: str | Path, prompts_from: str | None = None) -> TraitSettin
 
     Raises ``PvMergeError`` with every problem, a line each.
     """
-    data = _read_yaml(Path(path))
+    data = read_yaml(path)
     if prompts_from is not None:
         data["prompts"] = prompt_source(prompts_from)
     problems = _unknown(data, str(path))
@@ -57,18 +57,6 @@ def prompt_source(text: str) -> dict[str, Any]:
 def dump_trait(trait: TraitSettings) -> dict[str, Any]:
     """Return the trait as it is recorded: plain values, without what is unset."""
     return trait.model_dump(mode="json", exclude_none=True)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PvMergeError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PvMergeError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(data, dict):
-        raise PvMergeError(f"{path}: expected keys such as preference:, got {type(data).__name__}")
-    return data
 
 
 def _unknown(data: dict[str, Any], where: str) -> list[str]:

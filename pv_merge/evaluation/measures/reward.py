@@ -14,6 +14,7 @@ from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import Advance, Parts, named
 from pv_merge.evaluation.measures.answers import generate_in_parts
 from pv_merge.evaluation.measures.registry import MeasureKind, Option, Settings
+from pv_merge.evaluation.reward_adapter import refuse_known
 from pv_merge.evaluation.reward_model import RewardModel
 from pv_merge.evaluation.statistics import Estimate, bootstrap
 from pv_merge.live.subject import Subject
@@ -32,7 +33,9 @@ class RewardMeasure:
         data: str,
         max_new_tokens: int,
         cost: bool = False,
+        known: int = 0,
     ) -> None:
+        refuse_known(model, [prompt.text for prompt in prompts], known)
         self.name, self.model, self.cost = name, model, cost
         self.prompts, self.max_new_tokens = [prompt.text for prompt in prompts], max_new_tokens
         self._data = data
@@ -92,19 +95,34 @@ def _build(text: str, said: Settings, *, cost: bool) -> RewardMeasure:
         )
     name, model = named(text, "harmlessness" if cost else "reward")
     prompts = read_prompts(said["reward_prompts"], said["limit"])
-    return RewardMeasure(name, model, prompts, prompts_hash(prompts), said["max_new_tokens"], cost)
+    return RewardMeasure(
+        name,
+        model,
+        prompts,
+        prompts_hash(prompts),
+        said["max_new_tokens"],
+        cost,
+        said["known_prompts"],
+    )
 
 
 _PROMPTS = Option(
     "--reward-prompts", "Prompts for reward and cost models (csv, jsonl, txt).", "FILE"
 )
+_KNOWN = Option(
+    "--known-prompts",
+    "How many of --reward-prompts a reward model may have been trained on.",
+    kind=int,
+    default=0,
+    minimum=0,
+)
 REWARD = MeasureKind(
     Option("--reward-model", "Mean score of answers to --reward-prompts.", "[NAME=]MODEL"),
     lambda text, said: _build(text, said, cost=False),
-    settings=(_PROMPTS,),
+    settings=(_PROMPTS, _KNOWN),
 )
 COST = MeasureKind(
     Option("--cost-model", "The same of −cost.", "[NAME=]MODEL"),
     lambda text, said: _build(text, said, cost=True),
-    settings=(_PROMPTS,),
+    settings=(_PROMPTS, _KNOWN),
 )
