@@ -18,10 +18,10 @@ def grid(recipe_path: str, base: str, *axes: str) -> None:
     from transformers import AutoModelForCausalLM
 
     from pv_merge.live.weights import LiveMerge
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.opening import open_recipe
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    live = LiveMerge(read_recipe(recipe_path), model)
+    live = LiveMerge(open_recipe(recipe_path), model)
     for values in itertools.product(*(map(float, axis.split(",")) for axis in axes)):
         live.set({f"p{number}": value for number, value in enumerate(values)})
 

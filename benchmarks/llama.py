@@ -22,11 +22,11 @@ from torch import Tensor
 from benchmarks.commands import command_line
 from benchmarks.gguf_base import write_base
 from benchmarks.llama_engine import llama_logits, llama_python
+from pv_merge.data.encoding import encode_prompt
 from pv_merge.integrations.llama_cpp import export_gguf
-from pv_merge.live.prompt import encode_prompt
 from pv_merge.live.subject import Subject, load_subject
 from pv_merge.live.weights import LiveMerge
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 BASE = "./models/smollm2-135m-instruct"
 POLICIES = {"polite": "./recipes/quickstart/policies/polite", "harmless": "./benchmarks/policies/harmless"}  # fmt: skip
@@ -57,7 +57,7 @@ def recipe_file(folder: Path) -> Path:
 def ours(subject: Subject, recipe: Path, prompts: list[list[int]]) -> list[list[Tensor]]:
     """Return the first-token logits of each prompt at each point, by transformers in float32."""
     found = []
-    with LiveMerge(read_recipe(recipe), subject.model) as live, torch.no_grad():
+    with LiveMerge(open_recipe(recipe), subject.model) as live, torch.no_grad():
         for point in POINTS:
             live.set(dict(zip(POLICIES, point, strict=True)))
             found.append([subject.model(torch.tensor([p])).logits[0, -1].float() for p in prompts])

@@ -40,9 +40,10 @@ def main(recipe_path: str, pairs: str, data: Path, output: Path) -> None:
     from pv_merge.evaluation.measures.perplexity import PerplexityMeasure
     from pv_merge.live.subject import load_subject
     from pv_merge.live.weights import LiveMerge
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.opening import open_recipe
 
-    recipe = read_recipe(recipe_path)
+    opened = open_recipe(recipe_path)
+    recipe = opened.recipe
     name = recipe.preferences[0]
     text = output.parent / ".perplexity.txt"
     write_text(data, text)
@@ -64,11 +65,10 @@ def main(recipe_path: str, pairs: str, data: Path, output: Path) -> None:
     print("base", results["base"], flush=True)
     for eta in ETAS:
         for mode in ("float32", "nearest", "stochastic"):
-            said = recipe.parameters.model_copy(
-                update={"rounding": mode} if mode != "float32" else {}
-            )
+            said = {} if mode == "float32" else {"rounding": mode}
+            opened.recipe = replace(recipe, choices={**recipe.choices, **said})
             narrow = None if mode == "float32" else torch.bfloat16
-            with LiveMerge(replace(recipe, parameters=said), subject.model, narrow) as live:
+            with LiveMerge(opened, subject.model, narrow) as live:
                 live.set({name: eta})
                 results["rows"].append({"eta": eta, "mode": mode, **figures()})
             print(results["rows"][-1], flush=True)

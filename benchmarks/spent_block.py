@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.spent import ELEMENTS
-from pv_merge.arithmetic.blocks import Controls, PreferenceInputs, merge_block
+from pv_merge.arithmetic.blocks import merge_block
 from pv_merge.arithmetic.preference import preference_vector
 from pv_merge.arithmetic.rounding import BLOCK, Rounder
+from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 
 ETAS = (0.5, 0.25)
 REPEATS = 200

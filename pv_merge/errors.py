@@ -3,21 +3,59 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 
 import click
 
 
+class Topic(StrEnum):
+    """What a line is about, for code that must tell lines apart; none may read their wording."""
+
+    GENERAL = "general"
+    """Nothing that code tells apart."""
+    SYNTAX = "syntax"
+    """A file's text: YAML, JSON, keys and the types of their values."""
+    FOLDER = "folder"
+    """A folder or file that is not there, or not what it should be."""
+    BASE = "base"
+    """Whether something was made from, or fits, the base."""
+    POLARITY = "polarity"
+    """Which side an input is."""
+    ETA = "eta"
+    """An eta that is missing, disagrees or is not finite."""
+    CONTROL = "control"
+    """A control of the merge: its value, or that it does not apply."""
+    PROTECTED = "protected"
+    """A negative eta of a protected preference."""
+    FINITE = "finite"
+    """Weights that are not finite."""
+    DTYPE = "dtype"
+    """The dtype that inputs are read in, before anything is subtracted."""
+    OUTPUT = "output"
+    """How merged weights are written; nothing that an adapter has."""
+    MERGEKIT = "mergekit"
+    """Stock mergekit alone; no other way to merge or export is concerned."""
+    COMMIT = "commit"
+    """The commit of a push to the Hub."""
+    LICENCE = "licence"
+    """A licence that is unknown or in conflict."""
+
+
 class PvMergeError(click.ClickException):
-    """A problem that the user can mend.
+    """A problem that the user can mend; ``topic`` says what it is about.
 
     It is a ``ClickException``, so that every click command that it reaches, ``mergekit-yaml``
     among them, prints one line and exits with 1. It is not a ``ValueError``, since pydantic would
     then wrap it in a report of several lines.
     """
+
+    def __init__(self, message: str, topic: Topic = Topic.GENERAL) -> None:
+        super().__init__(message)
+        self.topic = topic
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -41,10 +79,10 @@ def unknown_keys(given: Iterable[object], known: Iterable[str], where: str) -> l
     ]
 
 
-def raise_all(problems: list[str]) -> None:
+def raise_all(problems: Sequence[str], topic: Topic = Topic.GENERAL) -> None:
     """Raise one ``PvMergeError`` that lists every problem, a line each; return if there is none."""
     if problems:
-        raise PvMergeError("\n       ".join(problems))
+        raise PvMergeError("\n       ".join(problems), topic)
 
 
 _REASONS = {
@@ -75,9 +113,9 @@ def explain_os_error(error: OSError, path: object, verb: str = "written") -> PvM
     ``verb`` says what was tried: ``read`` or ``written``.
     """
     if error.errno == errno.ENOENT:
-        return PvMergeError(f"{path}: {_absent(Path(str(path)), verb)}")
+        return PvMergeError(f"{path}: {_absent(Path(str(path)), verb)}", Topic.FOLDER)
     reason = _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
-    return PvMergeError(f"{path}: cannot be {verb}: {reason}")
+    return PvMergeError(f"{path}: cannot be {verb}: {reason}", Topic.FOLDER)
 
 
 @contextmanager

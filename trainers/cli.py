@@ -12,6 +12,7 @@ import click
 from pv_merge.artifacts.interrupts import interrupt_on_signals
 from pv_merge.errors import PvMergeError
 from pv_merge.version import __version__
+from trainers.traits.cli import pairs, trait
 
 
 class _OneVoice(click.Group):
@@ -134,3 +135,7 @@ def preview(config: str, overrides: tuple[str, ...]) -> None:
 
     settings = read_settings(config, overrides)
     print_preview(settings, look(settings))
+
+
+main.add_command(pairs)
+main.add_command(trait)

@@ -15,21 +15,23 @@ from trl import DPOConfig
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.folders import new_folder
+from pv_merge.artifacts.protection import is_protected
 from pv_merge.data.pairs import Pairs, load_pairs
 from pv_merge.data.settings import PairsDataset
 from pv_merge.errors import PvMergeError
 from trainers import ranks
 from trainers.arguments import dpo_arguments, place_logs
 from trainers.dpo_trainer import SharedReferenceTrainer
-from trainers.manifest import read_manifest, read_sft_manifest, write_manifest
+from trainers.manifest import made_by_sft, read_manifest, write_manifest
 from trainers.model import load_model, load_tokenizer, local_base, lora_config
 from trainers.precision import check_launcher
 from trainers.progress import no_future_warnings, progress_bar, quiet_libraries
 from trainers.reference import ReferenceStore
 from trainers.run_folder import RunFolder
 from trainers.session import Outcome, Session, finish_folder, manifest_part, save_weights
-from trainers.settings import DPOSettings, Polarity, is_protected
+from trainers.settings import DPOSettings, Polarity
 from trainers.tokens import Tokenized, tokenize
+from trainers.traits.record import synthetic
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -86,22 +88,18 @@ class Inputs:
         self.settings = settings
         base = local_base(settings.base_model)
         self.tokenizer = load_tokenizer(settings.base_model)
-        self.data, self.tokens = self._load(settings.dataset, arguments, "train")
+        self.data, self.tokens = self._load(settings.dataset, arguments)
         self.held_out: Pairs | None = None
         self.held_out_tokens: Tokenized | None = None
         if settings.eval_dataset:
-            self.held_out, self.held_out_tokens = self._load(
-                settings.eval_dataset, arguments, "eval"
-            )
+            self.held_out, self.held_out_tokens = self._load(settings.eval_dataset, arguments)
         self.base_hash = ranks.on_main(lambda: weights_hash(base) if base else None)
-        self.sft = read_sft_manifest(base.folder) if base else None
+        self.sft = made_by_sft(base.folder) if base else None
         self.store = self._open_store(arguments) if ranks.rank() == 0 else None
 
-    def _load(
-        self, dataset: PairsDataset, arguments: DPOConfig, name: str
-    ) -> tuple[Pairs, Tokenized]:
+    def _load(self, dataset: PairsDataset, arguments: DPOConfig) -> tuple[Pairs, Tokenized]:
         pairs = load_pairs(dataset)
-        return pairs, tokenize(pairs.pairs, self.tokenizer, arguments, dataset.path, name)
+        return pairs, tokenize(pairs.pairs, self.tokenizer, arguments, dataset.path)
 
     def _open_store(self, arguments: DPOConfig) -> ReferenceStore:
         settings = self.settings
@@ -141,6 +139,7 @@ class Inputs:
                 "prompt_fills_max_length": self.tokens.filled,
             },
             "truncated": self.tokens.truncated,
+            **synthetic(self.settings.dataset.path),
         }
 
     def notes(self) -> tuple[str, ...]:

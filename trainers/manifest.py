@@ -65,20 +65,27 @@ def write_manifest(folder: Path, data: dict[str, Any], kind: str = "policy") -> 
     write_json(folder / RUN_MANIFEST, {"kind": kind, "format": 1, **data, "versions": versions()})
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a policy, or None where the folder has none."""
+KINDS = {"policy": "a policy", "sft": "a base"}
+"""What ``pv-train`` makes, as manifests and as people call it."""
+
+
+def read_manifest(folder: Path, kind: str = "policy") -> dict[str, Any] | None:
+    """Return the whole manifest of what ``pv-train`` made in ``folder``, or None without one.
+
+    Raises ``PvMergeError`` if it is of another kind.
+    """
     manifest = read_any(folder, RUN_MANIFEST)
     if manifest is None:
         return None
-    if manifest.kind != "policy":
-        raise PvMergeError(f"{folder / RUN_MANIFEST}: is not the manifest of a policy")
+    if manifest.kind != kind:
+        raise PvMergeError(f"{folder / RUN_MANIFEST}: is not the manifest of {KINDS[kind]}")
     return manifest.data
 
 
-def read_sft_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return how ``pv-train sft`` made a base, or None where it did not: base, dataset, settings."""
-    manifest = read_any(folder, RUN_MANIFEST)
+def made_by_sft(base: Path) -> dict[str, Any] | None:
+    """Return how ``pv-train sft`` made a base (base, dataset, settings), or None where it did not."""
+    manifest = read_any(base, RUN_MANIFEST)
     if manifest is None or manifest.kind != "sft":
         return None
-    kept = ("base_model", "dataset", "lora", "sft", "seed")
-    return {key: manifest.data[key] for key in kept if key in manifest.data}
+    names = ("base_model", "dataset", "lora", "sft", "seed")
+    return {name: manifest.data[name] for name in names if name in manifest.data}

@@ -82,11 +82,3 @@ class SFTSettings(TrainingSettings):
     def options(self) -> dict[str, Any]:
         """The options of TRL's SFTConfig."""
         return self.sft
-
-
-PROTECTED_NAMES = frozenset({"harmless", "harmlessness", "safe", "safety"})
-
-
-def is_protected(preference: str, said: bool | None) -> bool:
-    """Return whether a preference is protected: as ``said``, else by its name."""
-    return preference.lower() in PROTECTED_NAMES if said is None else said

@@ -17,7 +17,7 @@ from pv_merge.errors import PvMergeError
 from trainers import ranks
 from trainers.arguments import place_logs, sft_arguments
 from trainers.dpo_trainer import completions_only
-from trainers.manifest import read_sft_manifest, write_manifest
+from trainers.manifest import read_manifest, write_manifest
 from trainers.model import load_model, load_tokenizer, local_base, lora_config
 from trainers.precision import check_launcher
 from trainers.progress import no_future_warnings, progress_bar, quiet_libraries
@@ -72,14 +72,14 @@ def train_base(settings: SFTSettings, resume: bool = False) -> Outcome:
     def finished() -> dict[str, Any] | None:
         if not resume:
             folder.refuse_existing()
-        manifest = read_sft_manifest(folder.final)
+        manifest = read_manifest(folder.final, "sft")
         if manifest is not None:
             folder.clear()
         return manifest
 
     manifest = ranks.on_main(finished)
     if manifest is not None:
-        return Outcome("base", folder.final, manifest.get("metrics", {}), skipped=True)
+        return Outcome("base", folder.final, manifest["metrics"], skipped=True)
     quiet_libraries()
     with progress_bar() as bar:
         return _Run(settings, folder, bar).execute()

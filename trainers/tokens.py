@@ -1,19 +1,17 @@
-"""Pairs as tokens: by TRL's own code, once for both polarities."""
+"""Pairs as the rows of tokens that TRL's trainer takes, once for both polarities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from datasets import Dataset
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig
 
+from pv_merge.data.encoding import Encoded, as_messages, encode_pair, plain_prompt
 from pv_merge.data.pairs import Pair
 from pv_merge.errors import PvMergeError
-
-COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,12 @@ class Tokenized:
 
 
 def to_rows(pairs: Sequence[Pair], chat: bool) -> Dataset:
-    """Return pairs as the rows that TRL reads: messages, or plain text without a chat template."""
+    """Return pairs as TRL reads them from a file, to compare with what it makes of them itself."""
     if not chat:
         return Dataset.from_list(
             [
                 {
-                    "prompt": "\n\n".join(text for _, text in pair.prompt) + "\n\n",
+                    "prompt": plain_prompt(pair.prompt),
                     "chosen": pair.chosen,
                     "rejected": pair.rejected,
                 }
@@ -49,36 +47,39 @@ def to_rows(pairs: Sequence[Pair], chat: bool) -> Dataset:
     return Dataset.from_list(
         [
             {
-                "prompt": [{"role": role, "content": text} for role, text in pair.prompt],
-                "chosen": [{"role": "assistant", "content": pair.chosen}],
-                "rejected": [{"role": "assistant", "content": pair.rejected}],
+                "prompt": as_messages(pair.prompt),
+                "chosen": as_messages([("assistant", pair.chosen)]),
+                "rejected": as_messages([("assistant", pair.rejected)]),
             }
             for pair in pairs
         ]
     )
 
 
-def tokenize(
-    pairs: Sequence[Pair], tokenizer: Any, arguments: DPOConfig, source: str, name: str = "train"
-) -> Tokenized:
-    """Return ``pairs`` as TRL tokenizes them, with the chat template where there is one.
+def tokenize(pairs: Sequence[Pair], tokenizer: Any, arguments: DPOConfig, source: str) -> Tokenized:
+    """Return ``pairs`` as tokens, with the chat template where there is one.
 
-    Raises ``PvMergeError``, naming ``source``, if no row is left.
+    As in TRL a row goes whose prompt alone fills ``max_length``, unless the end of a sequence is
+    what is kept. Raises ``PvMergeError``, naming ``source``, if no row is left.
     """
-    rows = to_rows(pairs, tokenizer.chat_template is not None)
-    # The method uses nothing of the trainer but its tokenizer, and so needs no model.
-    stand_in: Any = SimpleNamespace(_tokenizer=tokenizer)
-    rows = DPOTrainer._prepare_dataset(stand_in, rows, tokenizer, arguments, name)
-    if not len(rows):
+    limit = arguments.max_length
+    bound = limit if arguments.truncation_mode == "keep_start" else None
+    encoded = [encode_pair(tokenizer, pair) for pair in pairs]
+    kept = [sides for sides in encoded if bound is None or sides[0].start < bound]
+    if not kept:
         raise PvMergeError(
             f"{source}: in each of {len(pairs)} rows the prompt alone fills max_length: "
-            f"{arguments.max_length} tokens; raise it"
+            f"{limit} tokens; raise it"
         )
-    lengths = [
-        len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-        for row in rows.select_columns(list(COLUMNS))
-    ]
-    limit = arguments.max_length
-    truncated = sum(limit is not None and length > limit for length in lengths)
-    rows = rows.select_columns(list(COLUMNS)).add_column("length", lengths)
-    return Tokenized(rows, len(pairs) - len(rows), truncated)
+    rows = Dataset.from_list([_row(*sides) for sides in kept])
+    truncated = sum(limit is not None and length > limit for length in rows["length"])
+    return Tokenized(rows, len(pairs) - len(kept), truncated)
+
+
+def _row(chosen: Encoded, rejected: Encoded) -> dict[str, Any]:
+    return {
+        "prompt_ids": list(chosen.tokens[: chosen.start]),
+        "chosen_ids": list(chosen.tokens[chosen.start :]),
+        "rejected_ids": list(rejected.tokens[rejected.start :]),
+        "length": max(len(chosen.tokens), len(rejected.tokens)),
+    }

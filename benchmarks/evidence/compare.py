@@ -70,7 +70,10 @@ def _is_of(recipe: str, path: Path) -> bool:
     if not path.exists():
         return False
     header = json.loads(path.with_suffix(".jsonl").open(encoding="utf-8").readline())
-    return bool(header["hash"] == digest(recipe_subject(RECIPES / f"{recipe}.yml")))
+    return bool(
+        header["hash"]
+        == digest(recipe_subject((RECIPES / f"{recipe}.yml").read_text(encoding="utf-8")))
+    )
 
 
 def items(result: Path, measures: Sequence[Any], base: bool = False) -> dict[str, list[float]]:

@@ -8,75 +8,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pv_merge.arithmetic.preference import (
-    Interference,
-    SignConsensus,
     capped_eta,
     consensus,
     keep_largest,
     orthogonalize,
     preference_vector,
 )
-from pv_merge.arithmetic.rounding import BLOCK, Rounder, RoundingMode
+from pv_merge.arithmetic.rounding import BLOCK, Rounder
+from pv_merge.arithmetic.terms import Controls, Part, PreferenceInputs
 
 STEP = BLOCK
 """Elements that a thread works on at a time. Smaller blocks fit its cache better, but then the threads
 wait for each other in the interpreter (measured: half of ``BLOCK`` takes 1.4 times as long)."""
 
 Record = Callable[[Tensor, list[Tensor], Tensor], None]
-
-
-@dataclass(frozen=True)
-class PreferenceInputs:
-    """One preference's tensors of one name, all of one shape, and how strongly they count."""
-
-    name: str
-    eta: float
-    """Merge-time coefficient η; any sign."""
-    positives: tuple[Tensor, ...] = ()
-    """Weights θ+ of positive policies."""
-    negatives: tuple[Tensor, ...] = ()
-    """Weights θ− of negative policies."""
-    vectors: tuple[Tensor, ...] = ()
-    """Vectors that were extracted before, as they are (no base in them)."""
-    density: float = 1.0
-    """Fraction of φ's elements to keep, the largest in magnitude."""
-    max_relative_norm: float | None = None
-    """Upper bound on ‖η·φ‖ / ‖base‖ of this tensor."""
-
-    def flat(self) -> PreferenceInputs:
-        """Return the same with every tensor in one dimension."""
-        return self.mapped(lambda tensor: tensor.reshape(-1))
-
-    def window(self, window: slice) -> PreferenceInputs:
-        """Return the same with a part of every (flat) tensor."""
-        return self.mapped(lambda tensor: tensor[window])
-
-    def mapped(self, change: Callable[[Any], Tensor]) -> PreferenceInputs:
-        """Return the same with every tensor replaced."""
-        return replace(
-            self,
-            positives=tuple(change(tensor) for tensor in self.positives),
-            negatives=tuple(change(tensor) for tensor in self.negatives),
-            vectors=tuple(change(tensor) for tensor in self.vectors),
-        )
-
-
-@dataclass(frozen=True)
-class Controls:
-    """What is decided once for a whole merge."""
-
-    sign_consensus: SignConsensus = "none"
-    interference: Interference = "none"
-    rounding: RoundingMode = "stochastic"
-    seed: int = 0
-    """Seed of the noise of stochastic rounding."""
 
 
 class _Scratch(threading.local):
@@ -99,7 +49,7 @@ _scratch = _Scratch()
 
 def merge(
     base: Tensor,
-    preferences: Sequence[PreferenceInputs],
+    preferences: Sequence[PreferenceInputs[Tensor]],
     controls: Controls | None = None,
     *,
     dtype: torch.dtype = torch.float32,
@@ -130,7 +80,7 @@ def merge(
 
 def merge_block(
     base: Tensor,
-    preferences: Sequence[PreferenceInputs],
+    preferences: Sequence[PreferenceInputs[Tensor]],
     controls: Controls,
     rounder: Rounder,
     start: int,
@@ -173,7 +123,7 @@ def merge_block(
         record(origin, steps, out)
 
 
-def block_steps(base: Tensor, preferences: Sequence[PreferenceInputs]) -> list[Tensor]:
+def block_steps(base: Tensor, preferences: Sequence[PreferenceInputs[Tensor]]) -> list[Tensor]:
     """Return η·φ of every preference for one block, in float32; they last until the next block."""
     origin = _origin(base)
     return [_step(origin, item, 3 + number) for number, item in enumerate(preferences)]
@@ -183,7 +133,7 @@ def _origin(base: Tensor) -> Tensor:
     return base if base.dtype is torch.float32 else _scratch.take(0, base).copy_(base)
 
 
-def _step(origin: Tensor, item: PreferenceInputs, number: int) -> Tensor:
+def _step(origin: Tensor, item: PreferenceInputs[Tensor], number: int) -> Tensor:
     """Return η·φ of one preference, in the scratch memory of that number."""
     out = _scratch.take(number, origin)
     if not item.positives and not item.negatives and len(item.vectors) == 1:
@@ -214,24 +164,25 @@ def moves(change: Tensor) -> bool:
     return float(torch.dot(first, first)) != 0 or bool(change.any())
 
 
-def needs_whole_tensors(preferences: Sequence[PreferenceInputs], controls: Controls) -> bool:
+def needs_whole_tensors(preferences: Sequence[PreferenceInputs[Part]], controls: Controls) -> bool:
     """Return whether a control must see a whole tensor at once."""
     if controls.interference == "orthogonal" and len(preferences) > 1:
         return True
-    return any(item.density < 1 or item.max_relative_norm is not None for item in preferences)
+    return any(
+        item.density < 1 or item.max_relative_norm is not None or item.transforms
+        for item in preferences
+    )
 
 
 def whole_tensor_steps(
-    base: Tensor, preferences: Sequence[PreferenceInputs], controls: Controls
-) -> list[PreferenceInputs]:
+    base: Tensor, preferences: Sequence[PreferenceInputs[Tensor]], controls: Controls
+) -> list[PreferenceInputs[Tensor]]:
     """Return each preference as its finished η·φ: sparse, orthogonal, capped as asked for.
 
-    In this order: ``density``, ``interference``, ``max_relative_norm``. The result's eta is 1.
+    In this order: ``density``, further controls, ``interference``, ``max_relative_norm``. The
+    result's eta is 1.
     """
-    phis = [
-        keep_largest(preference_vector(base, p.positives, p.negatives, p.vectors), p.density)
-        for p in preferences
-    ]
+    phis = [_controlled(base, item) for item in preferences]
     if controls.interference == "orthogonal":
         phis = orthogonalize(phis)
     return [
@@ -240,3 +191,11 @@ def whole_tensor_steps(
         )
         for p, phi in zip(preferences, phis, strict=True)
     ]
+
+
+def _controlled(base: Tensor, item: PreferenceInputs[Tensor]) -> Tensor:
+    phi = preference_vector(base, item.positives, item.negatives, item.vectors)
+    phi = keep_largest(phi, item.density)
+    for transform in item.transforms:
+        phi = transform(phi)
+    return phi

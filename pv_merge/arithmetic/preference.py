@@ -1,7 +1,8 @@
-"""The preference arithmetic, on single tensors; the only place where a formula is written.
+"""The preference arithmetic on single tensors: φ, its controls, and how several add up.
 
 Everything here is a pure function of tensors in float32, and elementwise unless it says otherwise,
 so that the result of a merge does not depend on how the work is cut into chunks, shards or threads.
+Rounding, low-rank changes and measures are beside it, in modules of their own.
 Equations are those of "Adaptive Helpfulness-Harmlessness Alignment with Preference Vectors"
 (EACL 2026, arXiv 2504.20106).
 """
@@ -9,15 +10,12 @@ Equations are those of "Adaptive Helpfulness-Harmlessness Alignment with Prefere
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pv_merge.arithmetic.choices import SignConsensus, refuse_unknown
 from pv_merge.arithmetic.measures import norm, square_sum
-
-SignConsensus = Literal["none", "sum", "count"]
-Interference = Literal["none", "orthogonal"]
 
 
 def preference_vector(
@@ -110,7 +108,9 @@ def consensus(steps: Sequence[Tensor], rule: SignConsensus) -> Tensor:
 
     The sign of an element is elected over preferences as in TIES (Yadav et al. 2023): by the sum
     of the steps, or by the count of their signs; a tie elects +. The first step may be overwritten.
+    Raises ``PvMergeError`` for an unknown rule.
     """
+    refuse_unknown("sign_consensus", rule, SignConsensus)
     if rule == "none" or len(steps) < 2:
         total = steps[0]
         for step in steps[1:]:

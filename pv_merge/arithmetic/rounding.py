@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pv_merge.arithmetic.choices import RoundingMode, refuse_unknown
 from pv_merge.arithmetic.dtypes import NARROW
-
-RoundingMode = Literal["stochastic", "nearest"]
-
 
 BLOCK = 1 << 18
 """Positions that share one start in the ring of random words."""
@@ -55,10 +52,11 @@ class Rounder:
     """Rounds the chunks of one tensor to ``dtype``.
 
     ``round`` may be called for chunks in any order; a chunk starts at a multiple of its length or
-    anywhere else: the noise belongs to the position.
+    anywhere else: the noise belongs to the position. Raises ``PvMergeError`` for an unknown mode.
     """
 
     def __init__(self, dtype: torch.dtype, mode: RoundingMode, seed: int, name: str) -> None:
+        refuse_unknown("rounding", mode, RoundingMode)
         self.dtype = dtype
         self.stochastic = mode == "stochastic" and dtype in NARROW.values()
         self._label = f"{seed}\0{name}\0".encode()

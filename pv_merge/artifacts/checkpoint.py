@@ -93,6 +93,12 @@ class Checkpoint:
         return config
 
     @cached_property
+    def vocabulary(self) -> object | None:
+        """The vocabulary in ``tokenizer.json``, or None where there is none."""
+        path = self.folder / "tokenizer.json"
+        return read_object(path).get("model", {}).get("vocab") if path.exists() else None
+
+    @cached_property
     def files(self) -> list[Path]:
         """The safetensors files, in order."""
         index = self.folder / INDEX_NAME

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.reference import parse_reference
-from pv_merge.data.documents import read_yaml
+from pv_merge.data.documents import parse_yaml
 
 PACKAGES = ("torch", "transformers", "mergekit", "peft", "numpy")
 
@@ -46,9 +46,9 @@ def model_hash(name: str) -> str:
     return weights_hash(Checkpoint(folder))
 
 
-def recipe_subject(path: Path) -> dict[str, Any]:
-    """Return what a recipe's models are: its content, and the hashes of all weights it names."""
-    data = read_yaml(path)
+def recipe_subject(text: str) -> dict[str, Any]:
+    """Return what the models of a recipe (YAML) are: its content, and the hashes of all weights it names."""
+    data = parse_yaml(text, "the recipe")
     names: set[str] = set()
     _model_names(data, names)
     return {

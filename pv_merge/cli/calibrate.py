@@ -72,12 +72,13 @@ def command(
     from pv_merge.evaluation.calibrate.search import Trial, calibrate
     from pv_merge.evaluation.session import open_bench, progress_bar
     from pv_merge.recipe.grid import base_point
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.opening import open_recipe
 
     goal = maximize or minimize
     if goal is None or (maximize and minimize):
         raise PvMergeError("give one of --maximize FIGURE and --minimize FIGURE")
-    recipe = read_recipe(recipe_path)
+    opened = open_recipe(recipe_path)
+    recipe = opened.recipe
     axes = read_ranges(ranges, recipe.preferences)
     constraints = [read_constraint(text) for text in subject_to]
     measures = build_measures(**options)
@@ -88,7 +89,7 @@ def command(
     base = base_point(recipe.etas)
     console = Console()
     with (
-        open_bench(recipe, measures, folder / "results.jsonl") as bench,
+        open_bench(opened, measures, folder / "results.jsonl") as bench,
         progress_bar(console) as bar,
     ):
         task = bar.add_task("measuring", total=None)

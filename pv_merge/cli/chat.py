@@ -44,12 +44,10 @@ def command(
     from pv_merge.live.chat.session import ChatSession, ChatSettings
     from pv_merge.live.subject import load_subject
     from pv_merge.live.switch import LiveMix
-    from pv_merge.recipe.checks.check import check, raise_errors
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.opening import open_recipe
 
-    raise_errors(check(recipe))
-    read = read_recipe(recipe)
-    subject = load_subject(read.base_model, dtype=dtype)
+    opened = open_recipe(recipe)
+    subject = load_subject(opened.recipe.base_model, dtype=dtype)
     settings = ChatSettings(max_new_tokens, temperature, seed, system)
-    with LiveMix(read, subject.model) as mix:
+    with LiveMix(opened, subject.model) as mix:
         talk(ChatSession(subject, mix, settings), Console(highlight=False))

@@ -16,7 +16,7 @@ import click
 def command(recipe: str, deep: bool, as_json: bool) -> None:
     """Report every problem of RECIPE at once; exit with 1 if there is an error."""
     from pv_merge.cli.findings import print_findings
-    from pv_merge.recipe.checks.check import check
+    from pv_merge.recipe.opening import check
 
     findings = check(recipe, deep=deep)
     errors = sum(finding.level == "error" for finding in findings)

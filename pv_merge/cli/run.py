@@ -44,7 +44,7 @@ def command(
     from pv_merge.cli.progress import bar
     from pv_merge.merging.run import run, run_grid
     from pv_merge.recipe.grid import points, read_axes
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.opening import open_recipe
 
     reports = {}
     with bar("merge") as advance:
@@ -53,15 +53,15 @@ def command(
             print_findings(findings, quiet=True)
 
         if etas:
-            grid = points(read_axes(etas, read_recipe(recipe).preferences), {})
+            opened = open_recipe(recipe, found)
+            grid = points(read_axes(etas, opened.recipe.preferences), {})
             reports = run_grid(
-                recipe,
+                opened,
                 out,
                 grid,
                 report=not no_report,
                 threads=threads,
                 device=device,
-                found=found,
                 advance=advance,
             )
         else:

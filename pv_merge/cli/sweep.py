@@ -60,9 +60,10 @@ def command(
     from pv_merge.evaluation.sweep.report import print_tables, write
     from pv_merge.evaluation.sweep.sweep import run_sweep
     from pv_merge.recipe.grid import read_axes
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.opening import open_recipe
 
-    recipe = read_recipe(recipe_path)
+    opened = open_recipe(recipe_path)
+    recipe = opened.recipe
     axes = read_axes(etas, recipe.preferences)
     measures = build_measures(**options)
     if not measures and not prompts:
@@ -71,7 +72,7 @@ def command(
     console = Console()
     with (
         open_bench(
-            recipe, [*measures, *([answers] if answers else [])], folder / "results.jsonl"
+            opened, [*measures, *([answers] if answers else [])], folder / "results.jsonl"
         ) as bench,
         progress_bar(console) as bar,
     ):

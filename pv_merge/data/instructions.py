@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
+from pv_merge.data.encoding import as_messages, plain_prompt
 from pv_merge.data.rows import Row, RowError, instruction_prompt, messages, read_rows, text
 from pv_merge.data.settings import DatasetSettings
 from pv_merge.errors import PvMergeError, did_you_mean
@@ -99,19 +100,13 @@ def to_rows(examples: Sequence[Example], chat: bool) -> Dataset:
     """Return examples as the rows that TRL reads: messages, or plain text without a template."""
     if not chat:
         return Dataset.from_list(
-            [
-                {
-                    "prompt": "\n\n".join(part for _, part in example.prompt) + "\n\n",
-                    "completion": example.answer,
-                }
-                for example in examples
-            ]
+            [{"prompt": plain_prompt(e.prompt), "completion": e.answer} for e in examples]
         )
     return Dataset.from_list(
         [
             {
-                "prompt": [{"role": role, "content": part} for role, part in example.prompt],
-                "completion": [{"role": "assistant", "content": example.answer}],
+                "prompt": as_messages(example.prompt),
+                "completion": as_messages([("assistant", example.answer)]),
             }
             for example in examples
         ]

@@ -38,12 +38,13 @@ def evaluate_recipe(
     advance: Advance,
 ) -> dict[str, Any]:
     """Return the results of a recipe at its own eta, or at those of ``NAME=NUMBER`` overrides."""
-    from pv_merge.recipe.recipe import read_recipe
+    from pv_merge.recipe.opening import open_recipe
 
-    recipe = read_recipe(path)
+    opened = open_recipe(path)
+    recipe = opened.recipe
     point: dict[str, float | None] = {**recipe.etas, **read_etas(overrides, recipe.preferences)}
     base = base_point(recipe.etas)
-    with open_bench(recipe, measures, journal) as bench:
+    with open_bench(opened, measures, journal) as bench:
         compared = [measure for measure in measures if measure.needs_base]
         started(bench.missing([base], compared) + bench.missing([point]))
         bench.take(base, base, advance, compared)

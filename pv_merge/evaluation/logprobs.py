@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pv_merge.evaluation.sequences import Encoded
+from pv_merge.data.encoding import Encoded
 
 PACK_TOKENS = 512
 """Tokens of one pack; larger ones share more, but attention grows with the square."""

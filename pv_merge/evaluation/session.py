@@ -14,24 +14,21 @@ from pv_merge.evaluation.measure import Measure
 from pv_merge.live.subject import load_subject
 
 if TYPE_CHECKING:
-    from pv_merge.recipe.recipe import Recipe
+    from pv_merge.recipe.opened import OpenRecipe
 
 
 @contextmanager
-def open_bench(recipe: Recipe, measures: Sequence[Measure], journal: Path) -> Iterator[Bench]:
-    """Yield a bench for a recipe; its weights are the base's again afterwards.
-
-    Raises ``PvMergeError`` with every error that the check finds, before anything is loaded.
-    """
+def open_bench(opened: OpenRecipe, measures: Sequence[Measure], journal: Path) -> Iterator[Bench]:
+    """Yield a bench for a recipe; the live model's weights are the base's again afterwards."""
     from pv_merge.live.weights import LiveMerge
-    from pv_merge.recipe.checks.check import check, raise_errors
 
-    raise_errors(check(recipe.path))
     record = Journal(
-        journal, recipe_subject(recipe.path), {"versions": versions(), "command": command_line()}
+        journal,
+        recipe_subject(opened.recipe.text),
+        {"versions": versions(), "command": command_line()},
     )
-    subject = load_subject(recipe.base_model)
-    with LiveMerge(recipe, subject.model) as live:
+    subject = load_subject(opened.recipe.base_model)
+    with LiveMerge(opened, subject.model) as live:
         yield Bench(subject, live, measures, record)
 
 

@@ -21,8 +21,8 @@ from pv_merge.artifacts.reference import parse_reference, surely_on_hub
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.base import Base, find_base
-from pv_merge.recipe.recipe import Recipe, parse_recipe
-from pv_merge.recipe.schema import Conditional
+from pv_merge.recipe.reading import parse_recipe
+from pv_merge.recipe.recipe import Recipe
 
 Kind = Literal["merge", "vector", "policy", "base"]
 
@@ -129,6 +129,9 @@ def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     facts = Facts(folder, title, kind, is_adapter(folder), base, manifest.data)
     if kind == "policy" and facts.protected and manifest.polarity == "negative":
         facts.negative_protected = [str(manifest.preference)]
+    against = ((manifest.data.get("dataset") or {}).get("synthetic") or {}).get("opposes")
+    if against and manifest.polarity == "positive":
+        facts.negative_protected = [str(against)]
     return facts
 
 
@@ -142,8 +145,8 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     sources = [
         Source(
             item.model,
-            str(item.parameters.preference),
-            str(item.parameters.polarity),
+            item.preference,
+            item.polarity,
             _input_manifest(item.model),
         )
         for item in recipe.inputs
@@ -185,18 +188,9 @@ def _negative_protected(facts: Facts) -> list[str]:
         said = [
             _said_protected(source, name) for source in facts.sources if source.preference == name
         ]
-        if is_protected(name, *said) and has_negative(facts.recipe.setting(name, "eta")):
+        if is_protected(name, *said) and facts.recipe.goes_negative(name):
             found.append(name)
     return found
-
-
-def has_negative(setting: Any) -> bool:
-    """Return whether an eta is negative anywhere: a number, a gradient, or values by filters."""
-    if isinstance(setting, list):
-        return any(has_negative(item) for item in setting)
-    if isinstance(setting, Conditional):
-        return has_negative(setting.value)
-    return setting is not None and float(setting) < 0
 
 
 def _said_protected(source: Source, name: str) -> bool | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,21 @@ from typing import Any
 from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
-from pv_merge.artifacts.manifest import EXPORT_MANIFEST, read_manifest
-from pv_merge.artifacts.reference import parse_reference, without_revision
-from pv_merge.errors import PvMergeError
+from pv_merge.artifacts.manifest import EXPORT_MANIFEST
+from pv_merge.artifacts.reference import without_revision
+from pv_merge.errors import PvMergeError, Topic
 from pv_merge.integrations.vllm.ranks import VLLM_RANKS
 from pv_merge.merging.mix import Mix, low_rank_mix
-from pv_merge.recipe.checks.check import check, raise_errors
-from pv_merge.recipe.checks.finding import Finding
-from pv_merge.recipe.inputs import Sources
-from pv_merge.recipe.recipe import Recipe, read_recipe
+from pv_merge.recipe.checks.finding import Finding, note
+from pv_merge.recipe.opened import OpenRecipe
+from pv_merge.recipe.opening import Found, open_recipe
+from pv_merge.recipe.recipe import Recipe
 from pv_merge.version import __version__
 
+ABOUT_MERGED_MODELS = (Topic.MERGEKIT, Topic.OUTPUT)
+"""What the check says of these is about a merged model on disk, not about an adapter."""
+
 Advance = Callable[[int, int], None]
-Found = Callable[[list[Finding]], None]
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,18 @@ def export_peft(
     if options.max_rank is None:
         options = replace(options, max_rank=VLLM_RANKS[-1])
     refuse_existing(Path(output))
-    sources = open_sources(path, options, found)
-    mix = low_rank_mix(sources, rank=options.rank, advance=advance)
+    opened = open_for_export(path, options, found)
+    mix = low_rank_mix(opened, rank=options.rank, advance=advance)
     refuse_rank(mix, str(path), options)
-    recipe = sources.recipe
+    recipe = opened.recipe
     with new_folder(Path(output)) as work:
-        write_low_rank(work, mix.changes, sources.base, loadable_base(recipe), options.dtype)
-        manifest = {**manifest_of(sources, "peft", options), **measures(mix)}
+        write_low_rank(work, mix.changes, opened.base, loadable_base(recipe), options.dtype)
+        manifest = {**manifest_of(opened, "peft", options), **measures(mix)}
         write_json(work / EXPORT_MANIFEST, manifest)
     return manifest
 
 
-def open_sources(path: str | Path, options: ExportOptions, found: Found) -> Sources:
+def open_for_export(path: str | Path, options: ExportOptions, found: Found) -> OpenRecipe:
     """Return the inputs of a recipe that the check has no error for."""
     if (
         options.rank is not None
@@ -73,24 +75,24 @@ def open_sources(path: str | Path, options: ExportOptions, found: Found) -> Sour
         and options.rank > options.max_rank
     ):
         raise PvMergeError(f"--rank {options.rank} is over --max-rank {options.max_rank}")
-    findings = raise_errors(check(path))
-    recipe = read_recipe(path)
-    if recipe.other:
-        key = next(iter(recipe.other))
+    findings: list[Finding] = []
+    opened = open_recipe(path, findings.extend)
+    recipe = opened.recipe
+    for key in recipe.other:
         raise PvMergeError(
-            f"{path}: {key} changes the tokenizer, which an adapter cannot; merge with mergekit-yaml"
+            f"{path}: {key} changes the tokenizer, which an adapter cannot; merge with mergekit-yaml",
+            Topic.MERGEKIT,
         )
-    said = {"round_to": recipe.parameters.round_to, "out_dtype": recipe.out_dtype}
+    kept = [finding for finding in findings if finding.topic not in ABOUT_MERGED_MODELS]
+    said = {"round_to": recipe.round_to, "out_dtype": recipe.out_dtype}
     unused = [f"{key}: {value}" for key, value in said.items() if value is not None]
-    # What the check says of dtypes is about a merged model on disk.
-    kept = [f for f in findings if "out_dtype" not in f.text and "mergekit" not in f.text]
     if unused:
         text = (
             f"{path}: {', '.join(unused)} concerns merged weights; the adapter is {options.dtype}"
         )
-        kept.append(Finding("note", text))
+        kept.append(note(text, Topic.OUTPUT))
     found(kept)
-    return Sources(recipe)
+    return opened
 
 
 def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
@@ -113,37 +115,28 @@ def measures(mix: Mix) -> dict[str, Any]:
     return {**said, "left_out": list(mix.left_out)} if mix.left_out else said
 
 
-def manifest_of(sources: Sources, target: str, options: ExportOptions) -> dict[str, Any]:
+def manifest_of(opened: OpenRecipe, target: str, options: ExportOptions) -> dict[str, Any]:
     """Return what is known of a mix: recipe, base, and every preference with eta and lineage."""
-    recipe = sources.recipe
+    recipe = opened.recipe
     return {
         "kind": "export",
         "format": 1,
         "to": target,
         "dtype": options.dtype,
-        "base": {"path": recipe.base_model, "weights_sha256": weights_hash(sources.base)},
-        "preferences": {name: _preference(recipe, name) for name in recipe.preferences},
+        "base": {"path": recipe.base_model, "weights_sha256": weights_hash(opened.base)},
+        "preferences": {name: _preference(opened, name) for name in recipe.preferences},
         "recipe": recipe.text,
         "pv_merge": __version__,
     }
 
 
-def _preference(recipe: Recipe, name: str) -> dict[str, Any]:
-    eta = recipe.etas[name]
-    inputs = [item for item in recipe.inputs if item.parameters.preference == name]
+def _preference(opened: OpenRecipe, name: str) -> dict[str, Any]:
+    eta = opened.recipe.etas[name]
     return {
         "eta": "as the recipe says, by layer or filter" if eta is None else eta,
         "inputs": [
-            {
-                "path": item.model,
-                "polarity": item.parameters.polarity,
-                "manifest": _lineage(item.model),
-            }
-            for item in inputs
+            {"path": item.model, "polarity": item.polarity, "manifest": item.manifest.data or None}
+            for item in opened.inputs
+            if item.preference == name
         ],
     }
-
-
-def _lineage(model: str) -> Mapping[str, Any] | None:
-    manifest = read_manifest(parse_reference(model).folder)
-    return manifest.data if manifest else None

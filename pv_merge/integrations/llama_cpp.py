@@ -21,7 +21,7 @@ from pv_merge.integrations.export import (
     Found,
     manifest_of,
     measures,
-    open_sources,
+    open_for_export,
     refuse_rank,
 )
 from pv_merge.merging.mix import alone, low_rank_mix, nonlinear_controls
@@ -43,12 +43,12 @@ def export_gguf(
     """
     options = options or ExportOptions()
     refuse_existing(Path(output))
-    sources = open_sources(path, options, found)
-    recipe = sources.recipe
-    config = sources.base.config
+    opened = open_for_export(path, options, found)
+    recipe = opened.recipe
+    config = opened.base.config
     gguf_family(config, recipe.base_model)
     raise_all(nonlinear_controls(recipe) + _scale_problems(recipe) + _name_problems(recipe))
-    manifest = manifest_of(sources, "gguf", options)
+    manifest = manifest_of(opened, "gguf", options)
     count = len(recipe.preferences)
     with new_folder(Path(output)) as work:
         for number, name in enumerate(recipe.preferences):
@@ -56,7 +56,7 @@ def export_gguf(
             def moved(done: int, total: int, before: int = number) -> None:
                 advance(before * total + done, count * total)
 
-            mix = low_rank_mix(sources, alone(recipe, name), options.rank, moved)
+            mix = low_rank_mix(opened, alone(recipe, name), options.rank, moved)
             refuse_rank(mix, name, options)
             file = f"{name}.gguf"
             write_gguf(work / file, name, mix.changes, config, options.dtype)

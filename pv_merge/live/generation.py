@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pv_merge.live.prompt import encode_prompt
+from pv_merge.data.encoding import encode_prompt
 from pv_merge.live.subject import Subject
 
 MAX_NEW_TOKENS = 60

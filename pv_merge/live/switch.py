@@ -7,13 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pv_merge.artifacts.vector import PreferenceVector
-from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.live.controller import PreferenceController
 from pv_merge.live.weights import LiveMerge
 from pv_merge.merging.mix import alone, low_rank_mix, nonlinear_controls
-from pv_merge.recipe.checks.check import protected_problems
-from pv_merge.recipe.inputs import Sources
-from pv_merge.recipe.recipe import Recipe
+from pv_merge.recipe.checks.roles import protected_problems
+from pv_merge.recipe.opened import OpenRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,13 +25,12 @@ class LiveMix:
     weights are written (``LiveMerge``). The model starts, and as a context manager ends, as the base.
     """
 
-    def __init__(self, recipe: Recipe, model: PreTrainedModel) -> None:
-        self.recipe = recipe
+    def __init__(self, opened: OpenRecipe, model: PreTrainedModel) -> None:
+        self.opened, self.recipe = opened, opened.recipe
         self._set: dict[str, float] = {}
         self._shown: dict[str, float] | None = None  # the eta in the model; None is the base
-        self._sources = Sources(recipe)
-        vectors = _vectors(self._sources)
-        self._way = PreferenceController(model, vectors) if vectors else LiveMerge(recipe, model)
+        vectors = _vectors(opened)
+        self._way = PreferenceController(model, vectors) if vectors else LiveMerge(opened, model)
 
     @property
     def scales_only(self) -> bool:
@@ -50,11 +48,13 @@ class LiveMix:
         Raises ``PvMergeError`` for a preference that the recipe does not name, a value that is not
         finite, and a negative one of a protected preference, unless the recipe allows it.
         """
-        self._sources.known(etas)
+        self.opened.known(etas)
         for name, value in etas.items():
             if value - value != 0:
                 raise PvMergeError(f"eta of {name} must be a finite number, got {value}")
-        raise_all(protected_problems(self.recipe, [n for n, value in etas.items() if value < 0]))
+        negative = [name for name, value in etas.items() if value < 0]
+        problems = protected_problems(self.recipe, self.opened.inputs, negative)
+        raise_all(problems, Topic.PROTECTED)
         self._set |= etas
 
     def reset(self) -> None:
@@ -94,12 +94,12 @@ class LiveMix:
             self._way.close()
 
 
-def _vectors(sources: Sources) -> dict[str, PreferenceVector]:
+def _vectors(opened: OpenRecipe) -> dict[str, PreferenceVector]:
     """Return each preference's low-rank vector; empty where scales alone cannot give the mix."""
-    recipe = sources.recipe
-    if sources.checkpoints or nonlinear_controls(recipe) or None in recipe.etas.values():
+    recipe = opened.recipe
+    if opened.checkpoints or nonlinear_controls(recipe) or None in recipe.etas.values():
         return {}
     return {
-        name: PreferenceVector(name, dict(low_rank_mix(sources, alone(recipe, name)).changes))
+        name: PreferenceVector(name, dict(low_rank_mix(opened, alone(recipe, name)).changes))
         for name in recipe.preferences
     }

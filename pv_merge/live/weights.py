@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,12 @@ import torch
 from psutil import virtual_memory
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import PreferenceInputs, merge, moves
+from pv_merge.arithmetic.blocks import merge, moves
 from pv_merge.arithmetic.preference import preference_vector
+from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.errors import PvMergeError
 from pv_merge.live.weight_map import live_names
-from pv_merge.recipe.inputs import Sources
-from pv_merge.recipe.recipe import Recipe
+from pv_merge.recipe.opened import OpenRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,22 +34,22 @@ class LiveMerge:
 
     def __init__(
         self,
-        recipe: Recipe,
+        opened: OpenRecipe,
         model: PreTrainedModel,
         round_to: torch.dtype | None = None,
         hold_bytes: int | None = None,
     ) -> None:
-        self.sources = Sources(recipe)
+        self.opened = opened
         self._round_to = round_to
         self._weights: dict[str, Tensor] = {}
         self._live = live_names(
-            model, {name: info.shape for name, info in self.sources.base.infos.items()}
+            model, {name: info.shape for name, info in self.opened.base.infos.items()}
         )
-        moved = {name for name in self.sources.base.names if self._moves(name)}
+        moved = {name for name in self.opened.base.names if self._moves(name)}
         for name in self._live.unknown:
             if name in moved:
                 raise PvMergeError(
-                    f"{self.sources.base}: {name} is not a weight of the live model "
+                    f"{self.opened.base}: {name} is not a weight of the live model "
                     f"{type(model).__name__}; merge to disk instead"
                 )
         state = model.state_dict()
@@ -60,15 +59,15 @@ class LiveMerge:
         self._phis: dict[str, dict[str, Tensor]] = {}
         elements = sum(weight.numel() for weight in self._weights.values())
         limit = _free_bytes(model.device) // 3 if hold_bytes is None else hold_bytes
-        self._hold = 4 * elements * len(recipe.preferences) <= limit
+        self._hold = 4 * elements * len(opened.recipe.preferences) <= limit
 
     def _moves(self, name: str) -> bool:
         """Return whether any input changes this weight (a dense vector holds zeros where not)."""
-        base = self.sources.base.tensor(name)
+        base = self.opened.base.tensor(name)
         if not base.is_floating_point():
             return False
-        ones = dict.fromkeys(self.sources.recipe.preferences, 1.0)
-        for item in self.sources.preferences(name, ones):
+        ones = dict.fromkeys(self.opened.recipe.preferences, 1.0)
+        for item in self.opened.preferences(name, ones):
             if any(moves(tensor) for tensor in item.vectors):
                 return True
             if any(not _same(tensor, base) for tensor in item.positives + item.negatives):
@@ -78,7 +77,7 @@ class LiveMerge:
     @torch.no_grad()
     def set(self, etas: Mapping[str, float]) -> None:
         """Write base + Σ η·φ; preferences that are not named keep the recipe's eta."""
-        self.sources.known(etas)
+        self.opened.known(etas)
         for target, weight in self._weights.items():
             direct = self._live.sources[target] == (target,) and weight.is_contiguous()
             place = weight.detach() if direct and self._round_to in (None, weight.dtype) else None
@@ -89,19 +88,21 @@ class LiveMerge:
                 out: Tensor | None = place,
                 device: torch.device = weight.device,
             ) -> Tensor:
-                base = self.sources.base.tensor(name).to(device)
+                base = self.opened.base.tensor(name).to(device)
                 terms = self._terms(name, base, etas)
-                return merge(base, terms, self.sources.controls, dtype=dtype, name=name, out=out)
+                return merge(base, terms, self.opened.controls, dtype=dtype, name=name, out=out)
 
             result = self._live.convert(target, merged)
             if place is None:
                 weight.copy_(result)
 
-    def _terms(self, name: str, base: Tensor, etas: Mapping[str, float]) -> list[PreferenceInputs]:
+    def _terms(
+        self, name: str, base: Tensor, etas: Mapping[str, float]
+    ) -> list[PreferenceInputs[Tensor]]:
         """Return every preference's inputs for one weight: φ itself, if it is held."""
         held = self._phis.setdefault(name, {})
         terms = []
-        for item in self.sources.preferences(name, etas, skip=held):
+        for item in self.opened.preferences(name, etas, skip=held):
             if item.name not in held:
                 item = item.mapped(lambda tensor: tensor.to(base.device))
                 if not self._hold or not (item.positives or item.negatives or item.vectors):
@@ -110,14 +111,14 @@ class LiveMerge:
                 held[item.name] = preference_vector(
                     base, item.positives, item.negatives, item.vectors
                 )
-            terms.append(replace(item, positives=(), negatives=(), vectors=(held[item.name],)))
+            terms.append(item.holding(vectors=(held[item.name],)))
         return terms
 
     @torch.no_grad()
     def restore(self) -> None:
         """Copy the base's weights back, bit for bit."""
         for target, weight in self._weights.items():
-            weight.copy_(self._live.convert(target, self.sources.base.tensor))
+            weight.copy_(self._live.convert(target, self.opened.base.tensor))
 
     def __enter__(self) -> LiveMerge:
         return self

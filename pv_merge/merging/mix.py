@@ -18,7 +18,7 @@ from pv_merge.arithmetic.measures import square_sum
 from pv_merge.arithmetic.preference import consensus, preference_vector
 from pv_merge.artifacts.weight_names import is_linear
 from pv_merge.errors import PvMergeError, raise_all
-from pv_merge.recipe.inputs import Sources
+from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.recipe import Recipe
 
 
@@ -41,20 +41,10 @@ class Mix:
 
 def nonlinear_controls(recipe: Recipe) -> list[str]:
     """Return a line for each setting under which the mix is not Σ η·φ, so that no adapter holds it."""
-    found = []
-    for name in recipe.preferences:
-        if recipe.setting(name, "density") not in (None, 1):
-            found.append(f"density (of {name})")
-        if recipe.setting(name, "max_relative_norm") is not None:
-            found.append(f"max_relative_norm (of {name})")
-    if len(recipe.preferences) > 1:
-        for key in ("sign_consensus", "interference"):
-            if getattr(recipe.parameters, key) != "none":
-                found.append(f"{key}: {getattr(recipe.parameters, key)}")
     return [
         f"{recipe.path}: {what} is not linear in the vectors, so no adapter can hold the mix; leave "
         "it out, or merge with pv-merge run"
-        for what in found
+        for what in recipe.nonlinear()
     ]
 
 
@@ -64,7 +54,7 @@ def alone(recipe: Recipe, preference: str) -> dict[str, float]:
 
 
 def low_rank_mix(
-    sources: Sources,
+    opened: OpenRecipe,
     etas: Mapping[str, float] | None = None,
     rank: int | None = None,
     advance: Callable[[int, int], None] = lambda done, total: None,
@@ -75,13 +65,13 @@ def low_rank_mix(
     best approximation, whose error is told. Raises ``PvMergeError`` for controls that are not
     linear and, without ``rank``, for inputs that are not low-rank.
     """
-    raise_all(nonlinear_controls(sources.recipe))
-    names = sources.base.names
+    raise_all(nonlinear_controls(opened.recipe))
+    names = opened.base.names
     changes: dict[str, LowRank] = {}
     left_out = []
     square = lost = 0.0
     for done, name in enumerate(names, start=1):
-        dense = sources.dense_inputs(name, etas)
+        dense = opened.dense_inputs(name, etas)
         if dense and rank is None:
             raise PvMergeError(
                 f"{dense[0]}: holds whole weights, and an adapter holds low-rank changes; make a low-rank "
@@ -89,7 +79,7 @@ def low_rank_mix(
             )
         if dense:
             assert rank is not None
-            phi = _dense(sources, name, etas)
+            phi = _dense(opened, name, etas)
             if phi is not None:
                 size = square_sum(phi)
                 square += size
@@ -101,7 +91,7 @@ def low_rank_mix(
                     left_out.append(name)
                     lost += size
         else:
-            parts = sources.changes(name, etas)
+            parts = opened.changes(name, etas)
             if parts:
                 change = concatenated([(c, p.stored(parts[0][1].transposed)) for c, p in parts])
                 if rank is not None:
@@ -114,19 +104,19 @@ def low_rank_mix(
         advance(done, len(names))
     if not changes:
         raise PvMergeError(
-            f"{sources.recipe.path}: moves no weight that an adapter can hold; is every eta 0?"
+            f"{opened.recipe.path}: moves no weight that an adapter can hold; is every eta 0?"
         )
     return Mix(changes, (lost / square) ** 0.5 if square > 0 else 0.0, tuple(left_out))
 
 
-def _dense(sources: Sources, name: str, etas: Mapping[str, float] | None) -> Tensor | None:
+def _dense(opened: OpenRecipe, name: str, etas: Mapping[str, float] | None) -> Tensor | None:
     """Return Σ η·φ of one weight in float32, or None where nothing moves."""
-    base = sources.base.tensor(name)
+    base = opened.base.tensor(name)
     if not base.is_floating_point():
         return None
     steps = [
         preference_vector(base, p.positives, p.negatives, p.vectors).mul_(p.eta)
-        for p in sources.preferences(name, etas)
+        for p in opened.preferences(name, etas)
         if p.eta != 0
     ]
     phi = consensus(steps, "none") if steps else None

@@ -12,8 +12,7 @@ from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.errors import PvMergeError
 from pv_merge.merging.loss import REPORT_NAME, LossReport
-from pv_merge.recipe.inputs import Sources
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 from pv_merge.version import __version__
 
 
@@ -26,22 +25,21 @@ def report(
 
     ``advance`` is told (weights done, weights in all).
     """
-    recipe = read_recipe(path)
-    sources, merged = Sources(recipe), Checkpoint(folder)
-    names = [name for name in sources.base.names if sources.base.infos[name].dtype[0] in "BF"]
+    opened, merged = open_recipe(path), Checkpoint(folder)
+    names = [name for name in opened.base.names if opened.base.infos[name].dtype[0] in "BF"]
     missing = [name for name in names if name not in merged]
     if missing:
         raise PvMergeError(f"{folder}: lacks {missing[0]}; is it a merge of {path}?")
-    losses = LossReport(recipe.etas)
+    losses = LossReport(opened.recipe.etas)
     for done, name in enumerate(names, start=1):
-        base, out = sources.base.tensor(name).reshape(-1), merged.tensor(name).reshape(-1)
+        base, out = opened.base.tensor(name).reshape(-1), merged.tensor(name).reshape(-1)
         if base.shape != out.shape:
             raise PvMergeError(
                 f"{folder}: {name} has another shape than the base's; is it a merge of {path}?"
             )
-        active = [item.flat() for item in sources.preferences(name) if item.eta != 0]
-        if needs_whole_tensors(active, sources.controls):
-            active = whole_tensor_steps(base, active, sources.controls)
+        active = [item.flat() for item in opened.preferences(name) if item.eta != 0]
+        if needs_whole_tensors(active, opened.controls):
+            active = whole_tensor_steps(base, active, opened.controls)
         for start in range(0, base.numel(), BLOCK):
             window = slice(start, start + BLOCK)
             part = [item.window(window) for item in active]

@@ -8,21 +8,19 @@ from typing import Any
 
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.tensor_files import OutputFiles
-from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.merging.loss import REPORT_NAME, LossReport
 from pv_merge.merging.stream import Layout, Pass, Target
-from pv_merge.recipe.checks.check import check, protected_problems, raise_errors
-from pv_merge.recipe.checks.finding import Finding
-from pv_merge.recipe.inputs import Sources
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.checks.roles import protected_problems
+from pv_merge.recipe.opened import OpenRecipe
+from pv_merge.recipe.opening import Found, open_recipe
 from pv_merge.version import __version__
 
 Advance = Callable[[int, int], None]
-Found = Callable[[list[Finding]], None]
 
 
 def run(
-    path: str | Path,
+    recipe: str | Path | OpenRecipe,
     output: str | Path,
     *,
     report: bool = True,
@@ -31,7 +29,7 @@ def run(
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Merge the recipe at ``path`` into the new folder ``output`` and return the loss report.
+    """Merge a recipe (its path, or already open) into the new folder ``output`` and return the loss report.
 
     ``found`` is told the check's warnings and notes, ``advance`` (elements done, elements in all).
     Raises ``PvMergeError`` with every error of the check, before anything is read in full; the
@@ -40,14 +38,14 @@ def run(
     target = Path(output)
     refuse_existing(target)
     refuse_absent(device)
-    sources = _open(path, found)
+    opened = _open(recipe, found)
     with new_folder(target) as work:
-        (result,) = _stream(sources, [({}, work, target.name)], report, threads, device, advance)
+        (result,) = _stream(opened, [({}, work, target.name)], report, threads, device, advance)
     return result
 
 
 def run_grid(
-    path: str | Path,
+    recipe: str | Path | OpenRecipe,
     output: str | Path,
     points: Sequence[Mapping[str, float | None]],
     *,
@@ -65,11 +63,12 @@ def run_grid(
     target = Path(output)
     refuse_existing(target)
     refuse_absent(device)
-    sources = _open(path, found)
+    opened = _open(recipe, found)
     for point in points:
-        sources.known(dict.fromkeys(point, 0.0))
+        opened.known(dict.fromkeys(point, 0.0))
     negative = {label for point in points for label, value in point.items() if (value or 0) < 0}
-    raise_all([f"{path}: {line}" for line in protected_problems(sources.recipe, sorted(negative))])
+    problems = protected_problems(opened.recipe, opened.inputs, sorted(negative))
+    raise_all([f"{opened.recipe.path}: {line}" for line in problems], Topic.PROTECTED)
     with new_folder(target) as work:
         places = []
         for point in points:
@@ -77,7 +76,7 @@ def run_grid(
             name = ",".join(f"{label}={value:g}" for label, value in etas.items())
             (work / name).mkdir()
             places.append((etas, work / name, name))
-        results = _stream(sources, places, report, threads, device, advance)
+        results = _stream(opened, places, report, threads, device, advance)
     return {name: result for (_, _, name), result in zip(places, results, strict=True)}
 
 
@@ -98,20 +97,18 @@ def refuse_absent(device: str) -> None:
         ) from None
 
 
-def _open(path: str | Path, found: Found) -> Sources:
-    findings = raise_errors(check(path))
-    found(findings)
-    recipe = read_recipe(path)
-    if recipe.other:
-        key = next(iter(recipe.other))
+def _open(recipe: str | Path | OpenRecipe, found: Found) -> OpenRecipe:
+    opened = recipe if isinstance(recipe, OpenRecipe) else open_recipe(recipe, found)
+    for key in opened.recipe.other:
         raise PvMergeError(
-            f"{path}: {key} changes the tokenizer, which only mergekit-yaml does; use it for this recipe"
+            f"{opened.recipe.path}: {key} changes the tokenizer, which only mergekit-yaml does; use it for this recipe",
+            Topic.MERGEKIT,
         )
-    return Sources(recipe)
+    return opened
 
 
 def _stream(
-    sources: Sources,
+    opened: OpenRecipe,
     places: Sequence[tuple[dict[str, float], Path, str]],
     report: bool,
     threads: int | None,
@@ -119,7 +116,7 @@ def _stream(
     advance: Advance,
 ) -> list[dict[str, Any]]:
     """Write one model for each place, (etas, folder, name), in one pass; return their reports."""
-    layout = Layout(sources)
+    layout = Layout(opened)
     total = sum(p.elements for p in layout.places.values() if p.dtype.is_floating_point)
     done = 0
 
@@ -131,7 +128,7 @@ def _stream(
     targets: list[Target] = []
     try:
         for etas, folder, _ in places:
-            losses = LossReport({**sources.recipe.etas, **etas}) if report else None
+            losses = LossReport({**opened.recipe.etas, **etas}) if report else None
             targets.append(Target(etas, OutputFiles(folder, layout.tensors()), losses))
         Pass(layout, targets, moved, threads, device).run()
     except OSError as error:
@@ -144,23 +141,23 @@ def _stream(
     results = []
     for target, (etas, folder, name) in zip(targets, places, strict=True):
         results.append(target.report.to_dict() if target.report else {})
-        companions(folder, name, sources, etas, results[-1])
+        companions(folder, name, opened, etas, results[-1])
     return results
 
 
 def companions(
-    work: Path, name: str, sources: Sources, etas: Mapping[str, float], report: dict[str, Any]
+    work: Path, name: str, opened: OpenRecipe, etas: Mapping[str, float], report: dict[str, Any]
 ) -> None:
     """Write what belongs beside the weights: config, tokenizer, recipe, report, card."""
-    recipe = sources.recipe
+    recipe = opened.recipe
     text = recipe.text_with(etas)
-    config = {**sources.base.config}
-    dtype = recipe.out_dtype or recipe.parameters.round_to or recipe.dtype
+    config = {**opened.base.config}
+    dtype = recipe.out_dtype or recipe.round_to or recipe.dtype
     if dtype:
         config.pop("torch_dtype", None)
         config["dtype"] = dtype
     write_json(work / "config.json", config)
-    sources.base.copy_companions(work)
+    opened.base.copy_companions(work)
     (work / "mergekit_config.yml").write_text(text, encoding="utf-8")
     if report:
         write_json(work / REPORT_NAME, {**report, "pv_merge": __version__})

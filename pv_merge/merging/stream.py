@@ -3,7 +3,7 @@
 Blocks of a weight are read into memory that is used again, worked on, and written at their place.
 Each worker thread does all three for its own blocks, with one thread of torch: reading, arithmetic
 and writing overlap without any queue between them. What comes out does not depend on their number,
-since every block is worked on as in ``pv_merge.arithmetic.preference.merge``.
+since every block is worked on as in ``pv_merge.arithmetic.blocks.merge``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from pv_merge.arithmetic.blocks import (
     STEP,
-    PreferenceInputs,
     Record,
     merge_block,
     needs_whole_tensors,
@@ -30,17 +29,21 @@ from pv_merge.arithmetic.blocks import (
 from pv_merge.arithmetic.dtypes import NARROW, TORCH_DTYPES
 from pv_merge.arithmetic.preference import preference_vector
 from pv_merge.arithmetic.rounding import BLOCK, Rounder
+from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.artifacts.byte_ranges import Files, Memory, Range, ranges, read_part
 from pv_merge.artifacts.tensor_files import OutputFiles
 from pv_merge.errors import PvMergeError
 from pv_merge.merging.loss import LossReport
-from pv_merge.recipe.inputs import Sources, Stored
+from pv_merge.recipe.opened import OpenRecipe, Stored
 
 JOB_STEPS = 8
 """Blocks of ``STEP`` elements that a worker takes at a time."""
 
 DEVICE_STEP = 32 * BLOCK
 """Elements that go to an accelerator at a time."""
+
+Group = list[PreferenceInputs[Stored | Tensor]]
+"""Every preference's inputs for one weight, most of them still to be read."""
 
 WHOLE_TOGETHER = 8_000_000
 """Elements of a weight up to which several may be whole in memory at a time, one a worker."""
@@ -59,14 +62,14 @@ class Target:
 class Layout:
     """Which tensors come out, and in which dtype: the rules of stock mergekit."""
 
-    def __init__(self, sources: Sources) -> None:
-        self.sources = sources
-        self.places = ranges(sources.base)
-        self.inputs = {checkpoint.folder: ranges(checkpoint) for checkpoint in sources.checkpoints}
-        recipe = sources.recipe
+    def __init__(self, opened: OpenRecipe) -> None:
+        self.opened = opened
+        self.places = ranges(opened.base)
+        self.inputs = {checkpoint.folder: ranges(checkpoint) for checkpoint in opened.checkpoints}
+        recipe = opened.recipe
         self.cast = TORCH_DTYPES[recipe.dtype] if recipe.dtype else None
         self.out = TORCH_DTYPES[recipe.out_dtype] if recipe.out_dtype else None
-        self.round_to = NARROW[recipe.parameters.round_to] if recipe.parameters.round_to else None
+        self.round_to = NARROW[recipe.round_to] if recipe.round_to else None
 
     def kernel_dtype(self, name: str) -> torch.dtype:
         """Return the dtype that the arithmetic rounds to: round_to, or the inputs' promoted one."""
@@ -78,7 +81,7 @@ class Layout:
         for group in self.inputs.values():
             if name in group:
                 dtype = torch.promote_types(dtype, group[name].dtype)
-        return torch.promote_types(dtype, torch.float32) if self.sources.adapters else dtype
+        return torch.promote_types(dtype, torch.float32) if self.opened.adapters else dtype
 
     def tensors(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         """Return (dtype, shape) of every output tensor."""
@@ -141,8 +144,8 @@ class Pass:
             if not place.dtype.is_floating_point:
                 yield self._copy_buffer, (name,)
                 continue
-            groups = [self.layout.sources.parts(name, target.etas) for target in self.targets]
-            whole = any(needs_whole_tensors(g, self.layout.sources.controls) for g in groups)
+            groups = [self.layout.opened.parts(name, target.etas) for target in self.targets]
+            whole = any(needs_whole_tensors(g, self.layout.opened.controls) for g in groups)
             step = place.elements if whole else JOB_STEPS * self.step
             for start in range(0, max(place.elements, 1), max(step, 1)):
                 count = min(step, place.elements - start)
@@ -160,28 +163,24 @@ class Pass:
         for target in self.targets:
             target.files.write(name, 0, base)
 
-    def _whole_job(
-        self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int
-    ) -> None:
+    def _whole_job(self, name: str, groups: list[Group], start: int, count: int) -> None:
         with self._whole if count > WHOLE_TOGETHER else nullcontext():
             self._work(name, groups, start, count, whole=True)
 
-    def _job(self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int) -> None:
+    def _job(self, name: str, groups: list[Group], start: int, count: int) -> None:
         for block in range(start, start + count, self.step):
             self._work(name, groups, block, min(self.step, start + count - block), whole=False)
 
-    def _work(
-        self, name: str, groups: list[list[PreferenceInputs]], start: int, count: int, whole: bool
-    ) -> None:
+    def _work(self, name: str, groups: list[Group], start: int, count: int, whole: bool) -> None:
         """Read one part of a weight, and write it merged into every target."""
-        base = self._load(Stored(self.layout.sources.base, name), start, count, 0)
+        base = self._load(Stored(self.layout.opened.base, name), start, count, 0)
         phis = self._phis(groups, base, start, count)
-        controls = self.layout.sources.controls
+        controls = self.layout.opened.controls
         kernel = self.layout.kernel_dtype(name)
         for target, group in zip(self.targets, groups, strict=True):
             active = (
                 [
-                    replace(item, positives=(), negatives=(), vectors=(phis[item.name],))
+                    item.holding(vectors=(phis[item.name],))
                     for item in group
                     if item.eta != 0 and item.name in phis
                 ]
@@ -204,9 +203,7 @@ class Pass:
         with self._lock:
             self.advance(count)
 
-    def _phis(
-        self, groups: list[list[PreferenceInputs]], base: Tensor, start: int, count: int
-    ) -> dict[str, Tensor]:
+    def _phis(self, groups: list[Group], base: Tensor, start: int, count: int) -> dict[str, Tensor]:
         """Return φ of every preference that any of several targets needs."""
         if len(groups) == 1:
             return {}
@@ -219,8 +216,8 @@ class Pass:
         }
 
     def _loaded(
-        self, group: Sequence[PreferenceInputs], start: int, count: int
-    ) -> list[PreferenceInputs]:
+        self, group: Sequence[PreferenceInputs[Stored | Tensor]], start: int, count: int
+    ) -> list[PreferenceInputs[Tensor]]:
         numbers = iter(range(1, 1000))
         return [
             item.mapped(lambda part: self._load(part, start, count, next(numbers)))
@@ -240,7 +237,7 @@ class Pass:
         return read_part(self._files, place, start, count, buffer)
 
     def _recorder(
-        self, target: Target, name: str, part: Sequence[PreferenceInputs]
+        self, target: Target, name: str, part: Sequence[PreferenceInputs[Tensor]]
     ) -> Record | None:
         report, cast = target.report, self.layout.out
         if report is None:

@@ -1,97 +1,162 @@
-"""The settings of a merge's inputs, and how they group into preferences."""
+"""How a merge's inputs group into preferences, and the one place where eta is resolved."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from pv_merge.errors import PvMergeError, did_you_mean
+from pv_merge.errors import PvMergeError, Topic, did_you_mean
+from pv_merge.recipe.controls import Scope, controls
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from pv_merge.arithmetic.terms import PreferenceInputs
 
-    from pv_merge.arithmetic.blocks import PreferenceInputs
+Part = TypeVar("Part")
 
 POLARITIES = ("positive", "negative", "vector")
 
 
 @dataclass(frozen=True)
 class InputSettings:
-    """What a recipe says of one input, for one tensor."""
+    """What is said of one input, for one tensor."""
 
     model: str
     """How the recipe names the input, for messages."""
     preference: str | None
     polarity: str | None
-    eta: float | None
-    density: float | None = None
-    max_relative_norm: float | None = None
+    values: Mapping[str, float | None]
+    """By control; None where it is not said."""
 
 
-def settings_problems(settings: Sequence[InputSettings]) -> list[str]:
-    """Return one line for each thing that is missing, unknown, or disagrees between inputs."""
+@dataclass(frozen=True)
+class Problem:
+    """One line about settings that cannot be merged."""
+
+    text: str
+    topic: Topic
+    about: tuple[str, str] | None = None
+    """The preference and the control that it is about, if it is one."""
+
+
+@dataclass(frozen=True)
+class PreferenceSettings:
+    """What holds for one preference, for one tensor."""
+
+    name: str
+    values: tuple[tuple[str, float], ...]
+    """(control, value) of all that is said, eta among them."""
+
+    def value(self, control: str) -> float | None:
+        """Return a control's value, or None where it is not said."""
+        return dict(self.values).get(control)
+
+    @property
+    def eta(self) -> float:
+        """The merge-time coefficient."""
+        return dict(self.values)["eta"]
+
+    def holding(
+        self,
+        eta: float,
+        positives: Iterable[Part] = (),
+        negatives: Iterable[Part] = (),
+        vectors: Iterable[Part] = (),
+    ) -> PreferenceInputs[Part]:
+        """Return the preference as the arithmetic takes it, at ``eta``."""
+        from pv_merge.arithmetic.terms import PreferenceInputs
+
+        said, known = dict(self.values), controls(Scope.PREFERENCE)
+        return PreferenceInputs(
+            self.name,
+            eta,
+            tuple(positives),
+            tuple(negatives),
+            tuple(vectors),
+            said.get("density", 1.0),
+            said.get("max_relative_norm"),
+            tuple(
+                transform(said[name])
+                for name, control in known.items()
+                if name in said and (transform := control.transform) is not None
+            ),
+        )
+
+
+def settings_problems(settings: Sequence[InputSettings]) -> list[Problem]:
+    """Return what is missing, unknown, or disagrees between inputs."""
     problems = []
     for item in settings:
         if not item.preference:
-            problems.append(f"{item.model}: has no preference; is the key misspelt?")
+            text = f"{item.model}: has no preference; is the key misspelt?"
+            problems.append(Problem(text, Topic.SYNTAX))
         if item.polarity is None:
-            problems.append(f"{item.model}: has no polarity; it is one of {', '.join(POLARITIES)}")
+            said = f"has no polarity; it is one of {', '.join(POLARITIES)}"
+            problems.append(Problem(f"{item.model}: {said}", Topic.POLARITY))
         elif item.polarity not in POLARITIES:
             hint = did_you_mean(item.polarity, POLARITIES)
-            problems.append(f"{item.model}: unknown polarity {item.polarity!r}{hint}")
-    for name in dict.fromkeys(item.preference for item in settings if item.preference):
-        group = [item for item in settings if item.preference == name]
-        for key in ("eta", "density", "max_relative_norm"):
-            values = sorted({v for item in group if (v := getattr(item, key)) is not None})
+            said = f"unknown polarity {item.polarity!r}{hint}"
+            problems.append(Problem(f"{item.model}: {said}", Topic.POLARITY))
+    for name, group in _groups(settings).items():
+        for key, control in controls(Scope.PREFERENCE).items():
+            topic = Topic.ETA if key == "eta" else Topic.CONTROL
+            values = sorted({v for item in group if (v := item.values.get(key)) is not None})
             if len(values) > 1:
                 said = " and ".join(f"{value:g}" for value in values)
-                problems.append(f"{name}: its inputs disagree on {key} ({said}); say it once")
-            elif not values and key == "eta":
-                problems.append(
-                    f"{name}: none of its inputs has an eta; it has no default (is the key misspelt?)"
-                )
+                text = f"{name}: its inputs disagree on {key} ({said}); say it once"
+                problems.append(Problem(text, topic, (name, key)))
+            elif not values and control.required:
+                text = f"{name}: none of its inputs has an {key}; it has no default"
+                text += " (is the key misspelt?)"
+                problems.append(Problem(text, topic, (name, key)))
     return problems
 
 
-def group_inputs(
-    settings: Sequence[InputSettings], tensors: Sequence[Tensor]
-) -> list[PreferenceInputs]:
-    """Return the preferences in the order in which the recipe first names them.
+def resolve(settings: Sequence[InputSettings]) -> tuple[PreferenceSettings, ...]:
+    """Return what holds for every preference, in the order in which the recipe first names them.
 
     Raises ``PvMergeError`` with the first problem that ``settings_problems`` finds.
     """
-    from pv_merge.arithmetic.blocks import PreferenceInputs
+    for problem in settings_problems(settings):
+        raise PvMergeError(problem.text, problem.topic)
+    found = []
+    for name, group in _groups(settings).items():
+        values: dict[str, float] = {}
+        for key in controls(Scope.PREFERENCE):
+            said = [value for item in group if (value := item.values.get(key)) is not None]
+            if said:
+                values[key] = said[0]
+        found.append(PreferenceSettings(name, tuple(values.items())))
+    return tuple(found)
 
-    problems = settings_problems(settings)
-    if problems:
-        raise PvMergeError(problems[0])
-    groups: dict[str, dict[str, list[Tensor]]] = {}
-    values: dict[str, dict[str, float | None]] = {}
-    for item, tensor in zip(settings, tensors, strict=True):
-        assert item.preference is not None and item.polarity is not None
-        parts = groups.setdefault(item.preference, {polarity: [] for polarity in POLARITIES})
-        parts[item.polarity].append(tensor)
-        said = values.setdefault(
-            item.preference, dict.fromkeys(("eta", "density", "max_relative_norm"))
+
+def group_inputs(
+    settings: Sequence[InputSettings], parts: Sequence[Part]
+) -> list[PreferenceInputs[Part]]:
+    """Return every preference with its parts, one for each of ``settings``.
+
+    Raises ``PvMergeError`` with the first problem that ``settings_problems`` finds.
+    """
+    pairs = list(zip(settings, parts, strict=True))
+    return [
+        item.holding(
+            item.eta,
+            *(
+                [
+                    part
+                    for said, part in pairs
+                    if (said.preference, said.polarity) == (item.name, side)
+                ]
+                for side in POLARITIES
+            ),
         )
-        for key in said:
-            if said[key] is None:
-                said[key] = getattr(item, key)
-    result = []
-    for name, parts in groups.items():
-        said = values[name]
-        eta, density = said["eta"], said["density"]
-        assert eta is not None
-        result.append(
-            PreferenceInputs(
-                name,
-                eta,
-                tuple(parts["positive"]),
-                tuple(parts["negative"]),
-                tuple(parts["vector"]),
-                1.0 if density is None else density,
-                said["max_relative_norm"],
-            )
-        )
-    return result
+        for item in resolve(settings)
+    ]
+
+
+def _groups(settings: Sequence[InputSettings]) -> dict[str, list[InputSettings]]:
+    groups: dict[str, list[InputSettings]] = {}
+    for item in settings:
+        if item.preference:
+            groups.setdefault(item.preference, []).append(item)
+    return groups

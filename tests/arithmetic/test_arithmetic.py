@@ -17,7 +17,7 @@ from mergekit.sparsify import magnitude
 from torch import Tensor
 
 from pv_merge.arithmetic import blocks
-from pv_merge.arithmetic.blocks import Controls, PreferenceInputs, merge
+from pv_merge.arithmetic.blocks import merge
 from pv_merge.arithmetic.low_rank import low_rank_dot, truncated
 from pv_merge.arithmetic.measures import cosine, norm, square_sum
 from pv_merge.arithmetic.preference import (
@@ -29,6 +29,7 @@ from pv_merge.arithmetic.preference import (
     preference_vector,
 )
 from pv_merge.arithmetic.rounding import BLOCK
+from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 
 
 def t(*values: float) -> Tensor:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import Controls, PreferenceInputs, merge
+from pv_merge.arithmetic.blocks import merge
 from pv_merge.arithmetic.rounding import BLOCK, Rounder, RoundingMode
+from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 
 BF16, F16 = torch.bfloat16, torch.float16
 NARROW = [BF16, F16]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from pv_merge.data.encoding import Encoded, encode_pair
 from pv_merge.data.pairs import Pair
 from pv_merge.evaluation.logprobs import Pack, Scorer, make_packs, pack_logps, plain_logps
-from pv_merge.evaluation.sequences import Encoded, encode_pair
 
 from eval_tiny import subject
 from models import FAMILIES, tiny

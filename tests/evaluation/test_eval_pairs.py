@@ -3,6 +3,7 @@ import json
 import pytest
 from test_eval_logprobs import naive
 
+from pv_merge.data.encoding import encode_pair
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import NoParts
 from pv_merge.evaluation.measures.pairs import (
@@ -13,7 +14,6 @@ from pv_merge.evaluation.measures.pairs import (
     read_pairs,
     reward_margins,
 )
-from pv_merge.evaluation.sequences import encode_pair
 
 from eval_tiny import subject
 from train_tiny import pair_rows, write_rows

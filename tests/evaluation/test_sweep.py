@@ -16,7 +16,7 @@ from pv_merge.evaluation.statistics import Estimate
 from pv_merge.evaluation.sweep.sweep import Sweep, correlations
 from pv_merge.live.subject import load_subject
 from pv_merge.live.weights import LiveMerge
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 from eval_tiny import make_recipe
 from train_tiny import pair_rows, write_rows
@@ -67,11 +67,11 @@ def test_a_line_of_eta(home, tmp_path):
 
 def test_values_are_those_of_the_merged_model(home, tmp_path):
     sweep(home, tmp_path / "out", *GRID)
-    recipe = read_recipe(home / "recipe.yml")
-    subject = load_subject(recipe.base_model)
+    opened = open_recipe(home / "recipe.yml")
+    subject = load_subject(opened.recipe.base_model)
     before = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
     measure = read_pairs(f"polite={home / 'pairs.jsonl'}")
-    with LiveMerge(recipe, subject.model) as live:
+    with LiveMerge(opened, subject.model) as live:
         live.set({"polite": -1.0, "brief": 1.0})
         record = measure.measure(subject, NoParts(), lambda count: None)
     (row,) = [row for row in lines(tmp_path / "out") if row["point"] == {"polite": -1, "brief": 1}]
@@ -205,7 +205,7 @@ def test_rho_is_the_mean_over_the_lines_of_a_grid():
 
 def test_a_recipe_error_is_the_reader_s(tmp_path):
     with pytest.raises(PvMergeError, match="no such file"):
-        read_recipe(tmp_path / "none.yml")
+        open_recipe(tmp_path / "none.yml")
 
 
 def test_an_extracted_vector_measures_as_its_policies(home, tmp_path):

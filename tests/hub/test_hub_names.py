@@ -16,7 +16,7 @@ from pv_merge.artifacts.reference import HubName, is_hub_name, local_folder, par
 from pv_merge.errors import PvMergeError
 from pv_merge.merging.extract import Options, extract
 from pv_merge.merging.run import run
-from pv_merge.recipe.checks.check import check
+from pv_merge.recipe.opening import check
 
 from hub_server import Hub
 from models import perturbed, recipe, save, state, tiny

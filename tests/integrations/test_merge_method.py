@@ -205,7 +205,8 @@ def test_vector_and_policies_of_one_preference_add_up(models: Models, tmp_path: 
 
 
 def test_controls_reach_the_arithmetic(models: Models, tmp_path: Path) -> None:
-    from pv_merge.arithmetic.blocks import Controls, PreferenceInputs, merge
+    from pv_merge.arithmetic.blocks import merge
+    from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 
     inputs = two(models, 0.5, -0.25)
     inputs[0][1]["density"] = 0.3
@@ -411,11 +412,11 @@ def test_another_size(models: Models, tmp_path: Path) -> None:
         (
             "max_relative_norm",
             -1.0,
-            "parameters: max_relative_norm must be a positive number, got -1.0",
+            "parameters: max_relative_norm must be a positive number, got -1",
         ),
-        ("eta", float("nan"), "parameters: eta must be a finite number, got nan"),
-        ("eta", "half", "parameters: eta must be a finite number, got 'half'"),
-        ("eta", [0.5, "half"], "parameters: eta must be a finite number, got 'half'"),
+        ("eta", float("nan"), "parameters: eta must be a finite number in float32, got nan"),
+        ("eta", "half", "parameters: eta must be a finite number in float32, got 'half'"),
+        ("eta", [0.5, "half"], "parameters: eta must be a finite number in float32, got 'half'"),
     ],
 )
 def test_numbers_out_of_range(

@@ -20,7 +20,7 @@ from pv_merge.errors import PvMergeError
 from pv_merge.live.weights import LiveMerge
 from pv_merge.merging.extract import Options, extract
 from pv_merge.merging.run import run
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 from models import (
     FAMILIES,
@@ -199,7 +199,7 @@ def test_dense_on_a_live_model(
     base, positive, negative, expected = trained(family, tied)
     extract(positive, negative, tmp_path / "vector", Options(base, "helpful"))
     vector = PreferenceVector.load(tmp_path / "vector")
-    policies = read_recipe(written(recipe(base, pair(positive, negative, ETA)), tmp_path))
+    policies = open_recipe(written(recipe(base, pair(positive, negative, ETA)), tmp_path))
     model = load(base)
     plain = logits(model)
     with PreferenceController(model, {"helpful": vector}) as control:
@@ -268,7 +268,7 @@ def test_a_live_mixture_in_bfloat16_has_the_bits_of_the_merged_one(
     positive, negative, start = (save(model, tmp_path / str(n)) for n, model in enumerate(models))
     document = recipe(start, pair(positive, negative, ETA))
     live = load(start, torch.bfloat16)
-    LiveMerge(read_recipe(written(document, tmp_path)), live).set({})
+    LiveMerge(open_recipe(written(document, tmp_path)), live).set({})
     run(tmp_path / "recipe.yml", tmp_path / "out", report=False)
     on_disk = load(tmp_path / "out", torch.bfloat16).state_dict()
     for name, weight in live.state_dict().items():

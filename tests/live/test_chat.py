@@ -22,7 +22,7 @@ from pv_merge.live.generation import greedy
 from pv_merge.live.subject import Subject, load_subject
 from pv_merge.live.switch import LiveMix
 from pv_merge.merging.run import run
-from pv_merge.recipe.recipe import Recipe, read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 from eval_tiny import subject
 from models import largest_difference, load, logits, pair, perturbed, recipe, save
@@ -62,7 +62,7 @@ def base(root: Path) -> Subject:
 
 @pytest.fixture
 def session(root: Path, base: Subject, tmp_path: Path) -> Iterator[ChatSession]:
-    read = read_recipe(written(root, tmp_path, "adapter"))
+    read = open_recipe(written(root, tmp_path, "adapter"))
     with LiveMix(read, base.model) as mix:
         yield ChatSession(base, mix, ChatSettings(max_new_tokens=NEW))
 
@@ -86,7 +86,7 @@ def test_both_sides_are_the_base_and_the_merged_checkpoint(
     want = logits(root / "base")
     (of_base,) = greedy(base, [QUESTION], NEW)
     of_mix = merged_answer(path, base, tmp_path / "merged")
-    with LiveMix(read_recipe(path), base.model) as mix:
+    with LiveMix(open_recipe(path), base.model) as mix:
         assert mix.scales_only is scales
         session = ChatSession(base, mix, ChatSettings(max_new_tokens=NEW))
         seen: list[tuple[Side, str]] = []
@@ -173,15 +173,14 @@ def test_quit(session: ChatSession) -> None:
 
 def test_a_protected_preference_stays_above_zero(root: Path, base: Subject, tmp_path: Path) -> None:
     path = written(root, tmp_path, "adapter", name="harmless")
-    with LiveMix(read_recipe(path), base.model) as mix:
+    with LiveMix(open_recipe(path), base.model) as mix:
         with pytest.raises(PvMergeError, match="harmless is a protected preference"):
             mix.set({"harmless": -0.1})
         assert mix.etas == {"harmless": 0.5}
     document = yaml.safe_load(path.read_text())
     document["parameters"] = {"allow_protected_negative": True}
     path.write_text(yaml.safe_dump(document))
-    allowed: Recipe = read_recipe(path)
-    with LiveMix(allowed, base.model) as mix:
+    with LiveMix(open_recipe(path), base.model) as mix:
         mix.set({"harmless": -0.1})
         assert mix.etas == {"harmless": -0.1}
 
@@ -189,7 +188,7 @@ def test_a_protected_preference_stays_above_zero(root: Path, base: Subject, tmp_
 def test_a_recipe_with_eta_by_layer(root: Path, base: Subject, tmp_path: Path) -> None:
     path = written(root, tmp_path, "adapter", [0.0, 1.0])
     run(path, tmp_path / "merged")
-    with LiveMix(read_recipe(path), base.model) as mix:
+    with LiveMix(open_recipe(path), base.model) as mix:
         assert not mix.scales_only
         assert mix.etas == {"polite": None}
         mix.use_mix()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pv_merge.errors import PvMergeError
 from pv_merge.live.weights import LiveMerge
-from pv_merge.recipe.recipe import Recipe, read_recipe
+from pv_merge.recipe.opened import OpenRecipe
+from pv_merge.recipe.opening import open_recipe
 
 from models import (
     Model,
@@ -52,9 +53,9 @@ def document(root: Path) -> Document:
     return recipe(str(root / "base"), helpful + polite)
 
 
-def read(document: Document, folder: Path) -> Recipe:
+def read(document: Document, folder: Path) -> OpenRecipe:
     (folder / "recipe.yml").write_text(yaml.safe_dump(document))
-    return read_recipe(folder / "recipe.yml")
+    return open_recipe(folder / "recipe.yml")
 
 
 def bits(model: Model) -> dict[str, bytes]:

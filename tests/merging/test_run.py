@@ -20,8 +20,7 @@ from pv_merge.merging.loss import LossReport
 from pv_merge.merging.report import report
 from pv_merge.merging.run import run, run_grid
 from pv_merge.merging.stream import Layout, Pass, Target
-from pv_merge.recipe.inputs import Sources
-from pv_merge.recipe.recipe import read_recipe
+from pv_merge.recipe.opening import open_recipe
 
 from models import mergekit_yaml, pair, perturbed, recipe, save, state, tiny, write_state
 from policies import adapted, save_adapter
@@ -192,9 +191,7 @@ def test_a_low_rank_vector_in_stock_mergekit_and_in_run(tmp_path: Path) -> None:
 
 def test_shards_have_an_index_and_load(folders: list[str], tmp_path: Path) -> None:
     layout = Layout(
-        Sources(
-            read_recipe(written(tmp_path / "r.yml", recipe(folders[0], two_preferences(folders))))
-        )
+        open_recipe(written(tmp_path / "r.yml", recipe(folders[0], two_preferences(folders))))
     )
     (tmp_path / "out").mkdir()
     files = OutputFiles(tmp_path / "out", layout.tensors(), shard_bytes=9_000)

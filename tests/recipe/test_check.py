@@ -19,8 +19,8 @@ from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.cli import main
 from pv_merge.merging.extract import Options, extract
-from pv_merge.recipe.checks.check import check
 from pv_merge.recipe.checks.finding import Finding
+from pv_merge.recipe.opening import check
 
 from models import pair, perturbed, recipe, save, state, tiny, write_state
 
@@ -137,7 +137,7 @@ BROKEN: dict[str, tuple[Callable[[Document, Path], None], str, str]] = {
     "no eta": (entry(0, eta=None), "error", "helpful: none of its inputs has an eta; it has no default"),
     "disagreeing eta": (entry(1, eta=0.7), "error", "helpful: its inputs disagree on eta (0.5 and 0.7); say it once"),
     "eta is a word": (entry(0, eta="half"), "error", "eta must be a number, a list of numbers, or filters with values"),
-    "eta is infinite": (entry(0, eta=float("inf")), "error", "eta must be finite, got inf"),
+    "eta is infinite": (entry(0, eta=float("inf")), "error", "eta must be a finite number in float32, got inf"),
     "misspelt polarity": (entry(1, polarity="negtive"), "error", "unknown polarity 'negtive'; did you mean negative?"),
     "no polarity": (entry(1, polarity=None), "error", "has no polarity; it is one of positive, negative, vector"),
     "no preference": (entry(1, preference=None), "error", "has no preference; is the key misspelt?"),
@@ -145,11 +145,11 @@ BROKEN: dict[str, tuple[Callable[[Document, Path], None], str, str]] = {
     "preference in two spellings": (entry(1, preference="helpfull"), "error", "helpfull: none of its inputs has an eta"),
     "density of nothing": (entry(0, density=0.0), "error", "density must be in (0, 1], got 0"),
     "density over one": (entry(0, density=1.5), "error", "density must be in (0, 1], got 1.5"),
-    "norm of nothing": (entry(0, max_relative_norm=0.0), "error", "max_relative_norm must be positive"),
+    "norm of nothing": (entry(0, max_relative_norm=0.0), "error", "max_relative_norm must be a positive number"),
     "weight of task_arithmetic": (entry(0, weight=1.0), "error", "unknown key 'weight'"),
     "misspelt shared parameter": (top(parameters={"roundto": "bfloat16"}), "error", "parameters: unknown key 'roundto'; did you mean round_to?"),
-    "unknown rounding": (top(parameters={"rounding": "random"}), "error", "rounding: Input should be 'stochastic' or 'nearest', got 'random'"),
-    "unknown consensus": (top(parameters={"sign_consensus": "vote"}), "error", "sign_consensus: Input should be 'none', 'sum' or 'count', got 'vote'"),
+    "unknown rounding": (top(parameters={"rounding": "random"}), "error", "parameters: rounding must be one of stochastic, nearest, got 'random'"),
+    "unknown consensus": (top(parameters={"sign_consensus": "vote"}), "error", "parameters: sign_consensus must be one of none, sum, count, got 'vote'"),
     "misspelt top-level key": (top(outdtype="bfloat16"), "error", "unknown key 'outdtype'; did you mean out_dtype?"),
     "unknown dtype": (top(out_dtype="bf16"), "error", "out_dtype: Input should be"),
     "another method": (top(merge_method="task_arithmetic"), "error", "merge_method: Input should be 'preference_vector', got 'task_arithmetic'"),

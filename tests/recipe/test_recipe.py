@@ -13,8 +13,10 @@ from mergekit.config import MergeConfiguration, evaluate_setting
 from pydantic import TypeAdapter
 
 from pv_merge.errors import PvMergeError
-from pv_merge.recipe.recipe import Recipe, read_recipe, resolve
-from pv_merge.recipe.schema import InputParameters
+from pv_merge.recipe.controls import controls
+from pv_merge.recipe.reading import read_recipe
+from pv_merge.recipe.recipe import Recipe
+from pv_merge.recipe.varying import value_at
 
 from models import pair, recipe
 
@@ -59,11 +61,7 @@ def test_a_recipe(document: Document, tmp_path: Path) -> None:
     assert [item.model for item in found.inputs] == [item["model"] for item in document["models"]]
     assert found.preferences == ["helpful", "harmless"]
     assert found.etas == {"helpful": 0.5, "harmless": -1.0}
-    assert (found.parameters.round_to, found.parameters.rounding, found.parameters.seed) == (
-        "bfloat16",
-        "stochastic",
-        7,
-    )
+    assert (found.round_to, found.controls.rounding, found.seed) == ("bfloat16", "stochastic", 7)
     assert (found.dtype, found.out_dtype) == (None, "bfloat16")
     MergeConfiguration.model_validate(document)  # and mergekit reads it too
 
@@ -84,9 +82,9 @@ def test_settings_of_one_weight(document: Document, tmp_path: Path) -> None:
         "helpful",
         "positive",
     )
-    assert (first.eta, second.eta, third.eta) == (0.25, None, -1.0)
-    assert (first.density, second.density, third.density) == (0.5, 0.5, 0.5)
-    assert found.settings_for("model.norm.weight", 0.0)[0].eta == 3.0
+    assert [item.values["eta"] for item in (first, second, third)] == [0.25, None, -1.0]
+    assert [item.values["density"] for item in (first, second, third)] == [0.5, 0.5, 0.5]
+    assert found.settings_for("model.norm.weight", 0.0)[0].values["eta"] == 3.0
 
 
 def test_eta_at_the_top_is_for_all(document: Document, tmp_path: Path) -> None:
@@ -141,20 +139,19 @@ def test_a_setting_is_what_mergekit_makes_of_it(setting: Any, name: str, t: floa
     assert theirs is not None and theirs[0].parameters is not None
     validate = TypeAdapter(float).validate_python
     expected = evaluate_setting(name, theirs[0].parameters["eta"], t, validate=validate)
-    ours = InputParameters(eta=setting).eta
-    assert resolve(ours, name, t) == expected
+    assert value_at(controls()["eta"].number(setting), name, t) == expected
 
 
 def test_a_gradient_by_hand() -> None:
-    assert [resolve([0.0, 1.0, 4.0], "w", t) for t in (0, 0.25, 0.5, 0.75, 1)] == [
+    assert [value_at([0.0, 1.0, 4.0], "w", t) for t in (0, 0.25, 0.5, 0.75, 1)] == [
         0,
         0.5,
         1,
         2.5,
         4,
     ]
-    assert resolve([3.0], "w", 0.7) == 3.0
-    assert resolve(None, "w", 0.5) is None
+    assert value_at([3.0], "w", 0.7) == 3.0
+    assert value_at(None, "w", 0.5) is None
 
 
 # ---- what is wrong -------------------------------------------------------------------------------
@@ -187,7 +184,7 @@ MISTAKES: dict[str, tuple[Any, list[str]]] = {
     ),
     "value of the parameters": (
         lambda d: d.update(parameters={"sign_consensus": "average"}),
-        ["parameters.sign_consensus: Input should be 'none', 'sum' or 'count', got 'average'"],
+        ["parameters: sign_consensus must be one of none, sum, count, got 'average'"],
     ),
     "polarity": (
         lambda d: d["models"][1]["parameters"].update(polarity="negativ"),
@@ -211,16 +208,16 @@ MISTAKES: dict[str, tuple[Any, list[str]]] = {
     ),
     "cap": (
         lambda d: d["models"][0]["parameters"].update(max_relative_norm=0),
-        ["./runs/helpful/positive: max_relative_norm must be positive"],
+        ["./runs/helpful/positive: max_relative_norm must be a positive number, got 0"],
     ),
     "infinite eta": (
         lambda d: d["models"][0]["parameters"].update(eta=float("inf")),
-        ["./runs/helpful/positive: eta must be finite, got inf"],
+        ["./runs/helpful/positive: eta must be a finite number in float32, got inf"],
     ),
     "eta is a word": (
         lambda d: d["models"][0]["parameters"].update(eta="strong"),
         [
-            "./runs/helpful/positive: parameters.eta must be a number, a list of numbers, or filters with values"
+            "./runs/helpful/positive: eta must be a number, a list of numbers, or filters with values"
         ],
     ),
     "a filter's value is a word": (
@@ -228,7 +225,7 @@ MISTAKES: dict[str, tuple[Any, list[str]]] = {
             eta=[{"value": 1, "filter": "mlp"}, {"value": "strong"}]
         ),
         [
-            "./runs/helpful/positive: parameters.eta must be a number, a list of numbers, or filters with values"
+            "./runs/helpful/positive: eta must be a number, a list of numbers, or filters with values"
         ],
     ),
     "twice the same input": (

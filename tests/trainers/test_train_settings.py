@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pv_merge.artifacts.protection import is_protected
 from pv_merge.errors import PvMergeError
 from trainers.config_file import read_settings, read_sft_settings
-from trainers.settings import is_protected
 
 from train_tiny import ROOT, config, write_config
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
@@ -15,6 +16,7 @@ from trl import SFTTrainer
 from pv_merge.data.instructions import load_examples, to_rows
 from pv_merge.errors import PvMergeError
 from trainers.arguments import sft_arguments
+from trainers.cli import main
 from trainers.config_file import read_settings, read_sft_settings
 from trainers.dpo import train
 from trainers.model import load_model, load_tokenizer
@@ -171,6 +173,20 @@ def test_refused_resumed_finished(
     with pytest.raises(PvMergeError, match="base: already holds a finished run"):
         train_base(ours)
     assert train_base(ours, resume=True).skipped
+
+
+def test_a_finished_base_that_is_resumed_shows_its_whole_table(tmp_path: Path, base: Path) -> None:
+    settings(tmp_path, base)
+    tables = []
+    for more in ([], ["--resume"]):
+        result = CliRunner().invoke(main, ["sft", str(tmp_path / "sft.yml"), *more])
+        assert result.exit_code == 0, result.output
+        lines = [line.strip("│ ").split("│") for line in result.output.splitlines() if "│" in line]
+        tables.append({name.strip(): value.strip() for name, value in lines})
+    assert "already there" in result.output
+    assert tables[0] == tables[1]
+    assert tables[0].keys() == {"steps", "loss", "token accuracy", "seconds", "tokens per second"}
+    assert tables[0]["steps"] == "3"
 
 
 def test_quantization_is_for_dpo(tmp_path: Path, base: Path) -> None:

@@ -6,22 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pv_merge.artifacts.folders import write_json
-from pv_merge.data.documents import parse_yaml
 from pv_merge.evaluation.calibrate.search import Calibration
-
-
-def recipe_with(text: str, etas: Mapping[str, float], path: Path, why: str) -> str:
-    """Return a recipe's YAML with other etas; its comments are not kept."""
-    data = parse_yaml(text, path)
-    for item in data["models"]:
-        said = item.get("parameters") or {}
-        if said.get("preference") in etas:
-            said["eta"] = float(etas[said["preference"]])
-    body = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return f"# mergekit-yaml {path} ./merged/calibrated\n# {why}\n{body}"
+from pv_merge.recipe.recipe import text_with_etas
 
 
 def write(
@@ -55,5 +42,6 @@ def write(
     )
     path = folder / "recipe.yml"
     if best is not None:
-        path.write_text(recipe_with(recipe_text, best.eta, path, why), encoding="utf-8")
+        header = [f"# mergekit-yaml {path} ./merged/calibrated", f"# {why}"]
+        path.write_text(text_with_etas(recipe_text, best.eta, header), encoding="utf-8")
     return path

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.provenance import file_hash
+from pv_merge.data.encoding import Encoded
 from pv_merge.data.questions import read_questions
 from pv_merge.evaluation.measure import Advance, Parts
-from pv_merge.evaluation.sequences import Encoded
 from pv_merge.evaluation.statistics import Estimate, share
 from pv_merge.live.subject import Subject
 

@@ -126,8 +126,8 @@ class PairsMeasure:
         return dict.fromkeys(self.labels(), 1)
 
     def _encode(self, subject: Subject) -> Any:
+        from pv_merge.data.encoding import encode_pair
         from pv_merge.evaluation.logprobs import Scorer
-        from pv_merge.evaluation.sequences import encode_pair
 
         limit = subject.max_length
         sequences = [

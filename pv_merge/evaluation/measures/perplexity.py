@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.provenance import file_hash
+from pv_merge.data.encoding import Encoded
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import Advance, Parts
-from pv_merge.evaluation.sequences import Encoded
 from pv_merge.evaluation.statistics import Estimate, bootstrap
 from pv_merge.live.subject import Subject
 

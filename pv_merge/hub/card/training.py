@@ -22,6 +22,7 @@ def trained_on(manifest: dict[str, Any]) -> str:
         if data.get("fingerprint"):
             text += f" (fingerprint `{data['fingerprint'][:16]}…`)"
         parts.append(text)
+        parts += written_by(data.get("synthetic") or {})
     if manifest.get("lora"):
         parts.append("LoRA " + _settings(manifest["lora"]))
     if manifest.get("dpo"):
@@ -39,6 +40,22 @@ def trained_on(manifest: dict[str, Any]) -> str:
         if isinstance(metrics.get(key), int | float)
     ]
     return "; ".join(parts + ([", ".join(shown)] if shown else [])) + "."
+
+
+def written_by(synthetic: dict[str, Any]) -> list[str]:
+    """Return who wrote and who judged pairs that a model wrote, and what they move against."""
+    if not synthetic:
+        return []
+    licence = synthetic.get("writer_license")
+    text = f"synthetic, written by {synthetic.get('writer')}"
+    text += f" (whose output has the licence {licence})" if licence else ""
+    parts = [text + f", judged by {synthetic.get('judge')}"]
+    if synthetic.get("opposes"):
+        parts.append(
+            f"**the trait moves against the protected preference {synthetic['opposes']}**, which was "
+            "allowed explicitly"
+        )
+    return parts
 
 
 def hyperparameters(facts: Facts) -> list[str]:

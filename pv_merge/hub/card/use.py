@@ -67,7 +67,7 @@ def reproduction(facts: Facts, repo: str) -> list[str]:
     text = f"With {joined(names)} where the recipe names them"
     if facts.base.sha256:
         text += f" (SHA-256 of the base's weights: `{facts.base.sha256}`)"
-    seed = facts.recipe.parameters.seed if facts.recipe else 0
+    seed = facts.recipe.seed if facts.recipe else 0
     made = (facts.report or {}).get("pv_merge")
     by = f", by pv-merge {made}" if made else ""
     return [

@@ -1,13 +1,13 @@
 """The merge method ``preference_vector``, as mergekit sees it.
 
-Importing this module registers the method with mergekit. The signature of ``preference_vector``
-below is the schema of the YAML: mergekit reads its parameters from there.
+Importing this module registers the method with mergekit. The schema of the YAML is made from the
+record of controls (``pv_merge.recipe.controls``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from mergekit.common import ModelReference
@@ -17,99 +17,101 @@ from mergekit.merge_methods.base import (
     BatchOptions,
     FunctionalGroupMergeMethod,
     InputContract,
-    PerNonBase,
+    MergeMethodSpec,
+    ParameterScope,
+    ParameterSpec,
+    PerInputValues,
     TensorGroup,
 )
-from mergekit.merge_methods.easy_define import merge_method
-from pydantic import Field, ValidationError, WrapValidator
+from pydantic import WrapValidator
+from torch import Tensor
 
-from pv_merge.arithmetic.blocks import Controls, PreferenceInputs, merge
+from pv_merge.arithmetic.blocks import merge
 from pv_merge.arithmetic.dtypes import NARROW
-from pv_merge.arithmetic.preference import Interference, SignConsensus
-from pv_merge.arithmetic.rounding import RoundingMode
+from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 from pv_merge.artifacts.manifest import said_in
 from pv_merge.artifacts.protection import negative_problem
 from pv_merge.artifacts.reference import parse_reference
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, Topic
+from pv_merge.recipe.controls import Control, Scope, controls
 from pv_merge.recipe.grouping import InputSettings, group_inputs
 
 NAME = "preference_vector"
 
 
-def _one_line(name: str, expected: str) -> WrapValidator:
-    """Say in one line what pydantic would say in several, and with a traceback."""
-
-    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
-        try:
-            return handler(value)
-        except ValidationError:
-            raise PvMergeError(f"parameters: {name} must be {expected}, got {value!r}") from None
-
-    return WrapValidator(check)
-
-
-def _choice(name: str, literal: Any) -> WrapValidator:
-    return _one_line(name, f"one of {', '.join(get_args(literal))}")
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NarrowDtype = Literal["bfloat16", "float16"]
-
-
 def preference_vector(
     group: TensorGroup,
-    preference: PerNonBase[str | None] = None,
-    polarity: PerNonBase[str | None] = None,
-    eta: PerNonBase[Annotated[Finite | None, _one_line("eta", "a finite number")]] = None,
-    density: PerNonBase[Annotated[Fraction | None, _one_line("density", "in (0, 1]")]] = None,
-    max_relative_norm: PerNonBase[
-        Annotated[Positive | None, _one_line("max_relative_norm", "a positive number")]
-    ] = None,
-    sign_consensus: Annotated[SignConsensus, _choice("sign_consensus", SignConsensus)] = "none",
-    interference: Annotated[Interference, _choice("interference", Interference)] = "none",
-    round_to: Annotated[NarrowDtype | None, _choice("round_to", NarrowDtype)] = None,
-    rounding: Annotated[RoundingMode, _choice("rounding", RoundingMode)] = "stochastic",
-    seed: Annotated[int, _one_line("seed", "a whole number")] = 0,
-    allow_protected_negative: bool = False,
+    *,
+    preference: PerInputValues[str | None],
+    polarity: PerInputValues[str | None],
+    **said: Any,
 ) -> torch.Tensor:
-    """Return base + Σ η·φ of one tensor (Eq. 4 and 5), in ``round_to`` or the promoted dtype."""
+    """Return base + Σ η·φ of one tensor (Eq. 4 and 5), in ``round_to`` or the promoted dtype.
+
+    ``said`` has a value for each control on record: of preferences by input, of the merge as it is.
+    """
     base = group.base
     assert base is not None  # the contract requires it
     entries = group.non_base
+    keys = controls(Scope.PREFERENCE)
     settings = [
         InputSettings(
             str(entry.id),
             preference[entry.id],
             polarity[entry.id],
-            eta[entry.id],
-            density[entry.id],
-            max_relative_norm[entry.id],
+            {key: said[key][entry.id] for key in keys},
         )
         for entry in entries
     ]
     preferences = group_inputs(settings, [entry.tensor for entry in entries])
-    if not allow_protected_negative:
+    if not said["allow_protected_negative"]:
         _refuse_negative(preferences, settings)
     dtype = base.tensor.dtype
     for entry in entries:
         dtype = torch.promote_types(dtype, entry.tensor.dtype)
-    if round_to is not None:
-        dtype = NARROW[round_to]
-    controls = Controls(sign_consensus, interference, rounding, seed)
-    return merge(base.tensor, preferences, controls, dtype=dtype, name=group.metadata.name or "")
+    if said["round_to"] is not None:
+        dtype = NARROW[said["round_to"]]
+    chosen = Controls(said["sign_consensus"], said["interference"], said["rounding"], said["seed"])
+    return merge(base.tensor, preferences, chosen, dtype=dtype, name=group.metadata.name or "")
 
 
 def _refuse_negative(
-    preferences: Sequence[PreferenceInputs], settings: Sequence[InputSettings]
+    preferences: Sequence[PreferenceInputs[Tensor]], settings: Sequence[InputSettings]
 ) -> None:
     for item in preferences:
         if item.eta < 0:
             folders = [parse_reference(s.model).name for s in settings if s.preference == item.name]
             problem = negative_problem(item.name, (said_in(f, item.name) for f in folders))
             if problem:
-                raise PvMergeError(problem)
+                raise PvMergeError(problem, Topic.PROTECTED)
+
+
+def _parameters() -> Iterator[ParameterSpec]:
+    """Yield the schema of the YAML, from the record of controls."""
+    for name in ("preference", "polarity"):
+        yield ParameterSpec(
+            name=name, value_type=str | None, scope=ParameterScope.NON_BASE, default=None
+        )
+    for name, control in controls().items():
+        per_input = control.scope is Scope.PREFERENCE
+        yield ParameterSpec(
+            name=name,
+            value_type=_one_line(control),
+            scope=ParameterScope.NON_BASE if per_input else ParameterScope.SHARED,
+            default=None if per_input else control.default,
+        )
+
+
+def _one_line(control: Control) -> Any:
+    """Return the type of a control's value, which says in one line what pydantic would in several."""
+
+    def check(value: object, handler: Callable[[object], object]) -> object:
+        try:
+            return control.one(value)
+        except PvMergeError as error:
+            raise PvMergeError(f"parameters: {error.message}", error.topic) from None
+
+    return Annotated[object, WrapValidator(check)]
 
 
 class PreferenceVectorMethod(FunctionalGroupMergeMethod):
@@ -157,13 +159,13 @@ class PreferenceVectorMethod(FunctionalGroupMergeMethod):
 
 
 METHOD = PreferenceVectorMethod(
-    merge_method(
-        preference_vector,
+    MergeMethodSpec(
         name=NAME,
         pretty_name="Preference Vectors",
         reference_url="https://arxiv.org/abs/2504.20106",
         contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=1),
-    ).spec,
+        parameters=tuple(_parameters()),
+    ),
     preference_vector,
 )
 

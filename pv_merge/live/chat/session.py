@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pv_merge.data.encoding import encode_prompt
 from pv_merge.errors import PvMergeError
 from pv_merge.live.generation import generation_config
-from pv_merge.live.prompt import encode_prompt
 from pv_merge.live.subject import Subject
 from pv_merge.live.switch import LiveMix
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.recipe.checks.finding import Finding
-from pv_merge.recipe.checks.inputs import CheckedInput
-from pv_merge.recipe.recipe import Recipe
+from pv_merge.errors import Topic
+from pv_merge.recipe.checks.finding import Finding, error, note
+from pv_merge.recipe.open_input import OpenInput
 
 RELATED = 0.5
 """Cosine of one matrix below which two models are not of one base: fine-tuning leaves it near 1,
@@ -16,36 +16,40 @@ unrelated weights near 0."""
 
 
 def base_findings(
-    recipe: Recipe, inputs: list[CheckedInput], base: Checkpoint, deep: bool
+    base_model: str, inputs: list[OpenInput], base: Checkpoint, deep: bool
 ) -> Iterator[Finding]:
     """Compare the bases that manifests name; where none does, a weight that few policies move."""
     said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
     if said:
         own = weights_hash(base) if deep else cheap_hash(base)
         if own is None:
-            yield Finding(
-                "note",
-                f"{recipe.path}: {recipe.base_model} was not compared with the base that the manifests "
+            yield note(
+                f"{base_model} was not compared with the base that the manifests "
                 "name, which takes reading it; --deep does",
+                Topic.BASE,
             )
             said = {}
         for model in from_other_bases(said, own or ""):
-            yield Finding(
-                "error",
-                f"{recipe.path}: {model}: was made from another base than {recipe.base_model} (its manifest's hash of the base's weights differs)",
+            yield error(
+                f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
+                Topic.BASE,
             )
-    for item, entry in zip(inputs, recipe.inputs, strict=True):
-        plain = item.usable and not item.adapter and not item.is_vector
-        if not plain or item.base_sha256 or entry.parameters.polarity == "vector":
+    for item in inputs:
+        if (
+            item.checkpoint is None
+            or item.is_vector
+            or item.base_sha256
+            or item.polarity == "vector"
+        ):
             continue
         name = _probe(base)
-        if name is None or name not in Checkpoint(item.folder):
+        if name is None or name not in item.checkpoint:
             continue
-        cosine = _probe_cosine(base, Checkpoint(item.folder), name)
+        cosine = _probe_cosine(base, item.checkpoint, name)
         if cosine < RELATED:
-            yield Finding(
-                "error",
-                f"{recipe.path}: {item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {recipe.base_model}?",
+            yield error(
+                f"{item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {base_model}?",
+                Topic.BASE,
             )
 
 

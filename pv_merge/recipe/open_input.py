@@ -1,0 +1,52 @@
+"""One input of a recipe, open: a checkpoint, a dense vector, or an adapter over the base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pv_merge.arithmetic.low_rank import LowRank
+from pv_merge.artifacts.adapter import Adapter
+from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
+from pv_merge.artifacts.manifest import Manifest, read_manifest
+from pv_merge.artifacts.reference import parse_reference
+from pv_merge.errors import PvMergeError, Topic
+from pv_merge.recipe.recipe import RecipeInput
+
+
+class OpenInput:
+    """An input's folder with its manifest. Raises ``PvMergeError`` where there is no such folder."""
+
+    def __init__(self, said: RecipeInput) -> None:
+        self.model, self.preference, self.polarity = said.model, said.preference, said.polarity
+        reference = parse_reference(said.model)
+        self.base_part = reference.base
+        """What stands before the ``+`` of ``BASE+ADAPTER``; None without one."""
+        self.over_base = reference.over_base
+        """Whether it is written ``BASE+ADAPTER``, which to mergekit is the adapter merged in."""
+        self.folder: Path = reference.folder
+        if not self.folder.is_dir():
+            raise PvMergeError(
+                f"{self.folder}: no such folder (paths are relative to the current folder; a name on "
+                "the Hub has no ./ before it)",
+                Topic.FOLDER,
+            )
+        self.adapter = Adapter(self.folder) if is_adapter(self.folder) else None
+        self.checkpoint = None if self.adapter else Checkpoint(reference.name)
+        self.manifest = read_manifest(self.folder) or Manifest()
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the folder is a preference vector, by its manifest."""
+        return self.manifest.is_vector
+
+    @property
+    def base_sha256(self) -> str | None:
+        """The hash of the base's weights, where the manifest has it."""
+        return self.manifest.made_from.weights_sha256
+
+    def change(self, name: str) -> LowRank | None:
+        """Return an adapter's change of one weight; None where it leaves it alone."""
+        assert self.adapter is not None
+        if not name.endswith(".weight"):
+            return None
+        return self.adapter.modules.get(name.removesuffix(".weight"))

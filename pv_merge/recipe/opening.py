@@ -1,0 +1,128 @@
+"""A recipe checked and opened in one go: everything that can be wrong is found while it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.reference import local_folder, parse_reference
+from pv_merge.errors import PvMergeError, Topic
+from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings
+from pv_merge.recipe.checks.finding import Finding, error, raise_errors, warning
+from pv_merge.recipe.checks.fit import input_findings
+from pv_merge.recipe.checks.roles import preference_findings, protected_findings
+from pv_merge.recipe.checks.same_base import base_findings
+from pv_merge.recipe.open_input import OpenInput
+from pv_merge.recipe.opened import OpenRecipe
+from pv_merge.recipe.reading import parse_recipe
+from pv_merge.recipe.recipe import Recipe
+
+Found = Callable[[list[Finding]], None]
+
+
+def open_recipe(path: str | Path, found: Found = lambda findings: None) -> OpenRecipe:
+    """Return the recipe at ``path`` with its base and inputs open; each file is opened once.
+
+    ``found`` is told the warnings and notes. Raises ``PvMergeError`` with every error of the check,
+    before any weight is read in full.
+    """
+    opening = _Opening()
+    opened = opening.open(Path(path), deep=False)
+    raise_errors(opening.findings)
+    assert opened is not None  # only an error keeps it from being opened
+    found(opening.findings)
+    return opened
+
+
+def check(path: str | Path, *, deep: bool = False) -> list[Finding]:
+    """Return every finding of a recipe.
+
+    ``deep`` also reads all weights, for values that are not finite, and hashes those of a large
+    base, to compare it with the base that a manifest names; a small one is hashed at any rate,
+    and a hash is remembered.
+    """
+    opening = _Opening()
+    opening.open(Path(path), deep)
+    return opening.findings
+
+
+@dataclass
+class _Opening:
+    """Opens what can be opened, and keeps what is found on the way."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    def open(self, path: Path, deep: bool) -> OpenRecipe | None:
+        """Return the open recipe, or None where an error was found that forbids it."""
+        recipe, problems = parse_recipe(path)
+        self.findings += [error(problem.text, problem.topic) for problem in problems]
+        if recipe is None:
+            return None
+        where = f"{recipe.path}: "
+        self._add(where, _local_names(recipe))
+        base = self._base(recipe)
+        opened = None
+        if base is not None:
+            inputs = self._inputs(recipe, base, where)
+            self._add(where, base_findings(recipe.base_model, inputs, base, deep))
+            self._add(where, dtype_findings(recipe, base, inputs))
+            self._add(where, finite_findings(base, inputs) if deep else [])
+            self._add(where, protected_findings(recipe, inputs))
+            if not problems and len(inputs) == len(recipe.inputs):
+                opened = self._whole(recipe, base, inputs)
+        self._add(where, preference_findings(recipe))
+        return opened
+
+    def _add(self, where: str, findings: Iterable[Finding]) -> None:
+        self.findings += [replace(item, text=f"{where}{item.text}") for item in findings]
+
+    def _refused(self, recipe: Recipe, reason: PvMergeError) -> None:
+        self.findings.append(error(f"{recipe.path}: {reason.message}", reason.topic))
+
+    def _base(self, recipe: Recipe) -> Checkpoint | None:
+        try:
+            if not local_folder(recipe.base_model).is_dir():
+                raise PvMergeError(
+                    f"{recipe.base_model}: no such folder (base_model)", Topic.FOLDER
+                )
+            base = Checkpoint(recipe.base_model)
+            _ = base.config, base.infos
+        except PvMergeError as reason:
+            self._refused(recipe, reason)
+            return None
+        return base
+
+    def _inputs(self, recipe: Recipe, base: Checkpoint, where: str) -> list[OpenInput]:
+        found = []
+        for said in recipe.inputs:
+            try:
+                item = OpenInput(said)
+                self._add(where, input_findings(item, recipe.base_model, base))
+            except PvMergeError as reason:
+                self._refused(recipe, reason)
+            else:
+                found.append(item)
+        return found
+
+    def _whole(
+        self, recipe: Recipe, base: Checkpoint, inputs: list[OpenInput]
+    ) -> OpenRecipe | None:
+        try:
+            return OpenRecipe(recipe, base, inputs)
+        except PvMergeError as reason:
+            self._refused(recipe, reason)
+            return None
+
+
+def _local_names(recipe: Recipe) -> Iterator[Finding]:
+    for model in (recipe.base_model, *(item.model for item in recipe.inputs)):
+        for part in parse_reference(model).parts:
+            if Path(part).is_dir() and part.count("/") < 2:
+                yield warning(
+                    f"{part} has fewer than two slashes, so mergekit takes it for a name on the "
+                    f"Hub when it writes its card, which fails offline; write ./{part.removeprefix('./')}"
+                    f"{'/' if part.startswith('./') else ''}",
+                    Topic.MERGEKIT,
+                )
