@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter_config import AdapterConfig, Settled, read_adapter_config
-from pv_merge.artifacts.checkpoint import (
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.weight_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    Checkpoint,
     TensorInfo,
     read_infos,
 )
@@ -34,7 +34,6 @@ _OTHER_TENSORS = {
 }
 """Parts of the names of tensors besides A and B, and what they are."""
 _HEAD = "lm_head"
-_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class Pair(NamedTuple):
@@ -120,7 +119,7 @@ class Adapter:
             if any(len(shape) != 2 for shape in shapes):
                 yield f"{module}: A and B have shapes {shapes}; only those of matrices are merged"
                 continue
-            if {pair.a.dtype, pair.b.dtype} - set(_FLOATS):
+            if not (pair.a.floating and pair.b.floating):
                 yield f"{module}: A and B are stored as {pair.a.dtype}, {pair.b.dtype}, not as floats"
             rank = settled[module].rank
             if not shapes[0][0] == shapes[1][1] == rank:
@@ -189,6 +188,11 @@ class Adapter:
                 found.append(
                     f"{self}: adapts {name} as {list(shape)}, the base {base} has "
                     f"{list(base.infos[name].shape)}; was it trained from another base?"
+                )
+            elif not base.infos[name].floating:
+                found.append(
+                    f"{self}: adapts {name}, which the base {base} stores as "
+                    f"{base.infos[name].dtype}; name the base before it was quantized"
                 )
         return found
 

@@ -6,7 +6,6 @@ memory that is used again, without the page faults of a memory map.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pv_merge.arithmetic.dtypes import DTYPES
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.data.documents import parse_object
 from pv_merge.errors import PvMergeError
 
 
@@ -50,7 +50,7 @@ def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
     for path in checkpoint.files:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = parse_object(file.read(length), path)
         for name, entry in header.items():
             if name == "__metadata__":
                 continue

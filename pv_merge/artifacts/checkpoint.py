@@ -6,19 +6,21 @@ import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pv_merge.artifacts.reference import local_folder
-from pv_merge.data.documents import read_object
+from pv_merge.artifacts.weight_files import (
+    ADAPTER_CONFIG,
+    TensorInfo,
+    WeightFiles,
+    read_all_infos,
+    weight_files,
+)
+from pv_merge.data.documents import mapping, read_object
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
     import torch
-
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,34 +36,9 @@ TOKENIZER_FILES = (
 )
 
 
-class TensorInfo(NamedTuple):
-    """What a safetensors header says of one tensor."""
-
-    dtype: str
-    """safetensors' name of the dtype, such as ``BF16``."""
-    shape: tuple[int, ...]
-
-
 def is_adapter(folder: str | Path) -> bool:
     """Return whether a folder is a PEFT adapter rather than a checkpoint."""
     return (Path(folder) / ADAPTER_CONFIG).exists()
-
-
-def read_infos(path: Path) -> dict[str, TensorInfo]:
-    """Return dtype and shape of every tensor of one file, from its header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {
-                name: TensorInfo(part.get_dtype(), tuple(part.get_shape()))
-                for name, part in parts.items()
-            }
-    except FileNotFoundError:
-        raise PvMergeError(f"{path}: no such file") from None
-    except SafetensorError as error:
-        raise PvMergeError(f"{path}: not a whole safetensors file ({error})") from None
 
 
 class Checkpoint:
@@ -96,21 +73,18 @@ class Checkpoint:
     def vocabulary(self) -> object | None:
         """The vocabulary in ``tokenizer.json``, or None where there is none."""
         path = self.folder / "tokenizer.json"
-        return read_object(path).get("model", {}).get("vocab") if path.exists() else None
+        if not path.exists():
+            return None
+        return mapping(read_object(path).get("model", {}), f"{path}: model").get("vocab")
 
     @cached_property
+    def _weight_files(self) -> WeightFiles:
+        return weight_files(self.folder)
+
+    @property
     def files(self) -> list[Path]:
         """The safetensors files, in order."""
-        index = self.folder / INDEX_NAME
-        if index.exists():
-            names = sorted(set(read_object(index)["weight_map"].values()))
-        else:
-            names = sorted(path.name for path in self.folder.glob("*.safetensors"))
-        if not names:
-            pickles = list(self.folder.glob("*.bin")) + list(self.folder.glob("*.pth"))
-            hint = "; convert its pickled weights to safetensors first" if pickles else ""
-            raise PvMergeError(f"{self.folder}: holds no safetensors weights{hint}")
-        return [self.folder / name for name in names]
+        return self._weight_files.paths
 
     @cached_property
     def _places(self) -> dict[str, Any]:
@@ -134,12 +108,7 @@ class Checkpoint:
     @cached_property
     def infos(self) -> dict[str, TensorInfo]:
         """Dtype and shape of every tensor, from the headers alone (and without torch)."""
-        found: dict[str, TensorInfo] = {}
-        for path in self.files:
-            if not path.exists():
-                raise PvMergeError(f"{path}: missing, though the index names it")
-            found |= read_infos(path)
-        return found
+        return read_all_infos(self._weight_files)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor, memory-mapped, in its stored dtype."""

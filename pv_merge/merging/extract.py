@@ -14,6 +14,7 @@ from pv_merge.arithmetic.measures import square_sum
 from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.base_hash import same_base, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.fit import unmergeable
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST
 from pv_merge.artifacts.names import checked_name
@@ -93,7 +94,11 @@ def extract(
     refuse_existing(target)
     sides = Policy(positive), Policy(negative)
     base_name, base = find_base(sides, options)
-    raise_all(_role_problems(sides) + [p for side in sides for p in side.problems(base)])
+    raise_all(
+        unmergeable(base)
+        + _role_problems(sides)
+        + [p for side in sides for p in side.problems(base)]
+    )
     name = _preference_name(sides, options)
     manifest: dict[str, Any] = {
         "kind": "preference_vector",

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.fit import unmergeable
 from pv_merge.artifacts.reference import local_folder, parse_reference
-from pv_merge.errors import PvMergeError, Topic
+from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings
 from pv_merge.recipe.checks.finding import Finding, error, raise_errors, warning
 from pv_merge.recipe.checks.fit import input_findings
@@ -88,7 +89,8 @@ class _Opening:
                     f"{recipe.base_model}: no such folder (base_model)", Topic.FOLDER
                 )
             base = Checkpoint(recipe.base_model)
-            _ = base.config, base.infos
+            _ = base.config
+            raise_all(unmergeable(base), Topic.DTYPE)
         except PvMergeError as reason:
             self._refused(recipe, reason)
             return None
