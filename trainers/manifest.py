@@ -84,8 +84,8 @@ def read_manifest(folder: Path, kind: str = "policy") -> dict[str, Any] | None:
 
 def made_by_sft(base: Path) -> dict[str, Any] | None:
     """Return how ``pv-train sft`` made a base (base, dataset, settings), or None where it did not."""
-    manifest = read_any(base, RUN_MANIFEST)
-    if manifest is None or manifest.kind != "sft":
+    said = read_any(base, RUN_MANIFEST)
+    if said is None or said.kind != "sft":
         return None
     names = ("base_model", "dataset", "lora", "sft", "seed")
-    return {name: manifest.data[name] for name in names if name in manifest.data}
+    return {name: said.data[name] for name in names if name in said.data}

@@ -47,7 +47,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def merge(
+def merge_in_torch(
     base: Tensor,
     preferences: Sequence[PreferenceInputs[Tensor]],
     controls: Controls | None = None,
@@ -56,12 +56,7 @@ def merge(
     name: str = "",
     out: Tensor | None = None,
 ) -> Tensor:
-    """Return base + Σ η·φ (Eq. 4 and 5) with all controls, rounded to ``dtype``.
-
-    All tensors share one shape. ``name``, the tensor's name, and ``controls.seed`` seed the noise
-    of stochastic rounding. Where nothing moves, the base's exact bits stay if ``dtype`` is its own.
-    The result is written to ``out`` if that is given, contiguous and of ``dtype``.
-    """
+    """Do what ``merge`` does, block by block in torch: the reference, and the way on accelerators."""
     controls = controls or Controls()
     active = [item.flat() for item in preferences if item.eta != 0]
     result = out
@@ -107,14 +102,12 @@ def merge_block(
             step = _step(origin, item, 3 if change is not None else 1)
             change = step if change is None else change.add_(step)
     if change is not None and moves(change):
-        zeros = _negative_zeros(base)
-        still = None if zeros is None else zeros & (change == 0)
-        if out.dtype is torch.float32:
-            torch.add(change, origin, out=out)
+        # What does not move keeps its bits: adding +0 would turn −0 into +0.
+        values = torch.where(change == 0, origin, change + origin)
+        if base.dtype == out.dtype == torch.float64:
+            out.copy_(torch.where(values == origin, base, values.double()))
         else:
-            rounder.round(change.add_(origin), start, out)
-        if still is not None:
-            out.masked_fill_(still, -0.0)
+            rounder.round(values, start, out)
     elif base.dtype == out.dtype:
         out.copy_(base)
     else:
@@ -151,13 +144,6 @@ def _step(origin: Tensor, item: PreferenceInputs[Tensor], number: int) -> Tensor
     return phi.mul_(item.eta)
 
 
-def _negative_zeros(base: Tensor) -> Tensor | None:
-    """Return where a weight is −0, or None if none is: its bits are the least integer there is."""
-    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[base.element_size()]
-    bits, least = base.view(integer), torch.iinfo(integer).min
-    return bits == least if bits.numel() and int(bits.min()) == least else None
-
-
 def moves(change: Tensor) -> bool:
     """Return whether any element of a change is not zero; a sum of squares nearly always tells."""
     first = change.reshape(-1)[:STEP]
@@ -182,7 +168,7 @@ def whole_tensor_steps(
     In this order: ``density``, further controls, ``interference``, ``max_relative_norm``. The
     result's eta is 1.
     """
-    phis = [_controlled(base, item) for item in preferences]
+    phis = [controlled(base, item) for item in preferences]
     if controls.interference == "orthogonal":
         phis = orthogonalize(phis)
     return [
@@ -193,7 +179,8 @@ def whole_tensor_steps(
     ]
 
 
-def _controlled(base: Tensor, item: PreferenceInputs[Tensor]) -> Tensor:
+def controlled(base: Tensor, item: PreferenceInputs[Tensor]) -> Tensor:
+    """Return a whole φ with the controls that act on it alone."""
     phi = preference_vector(base, item.positives, item.negatives, item.vectors)
     phi = keep_largest(phi, item.density)
     for transform in item.transforms:

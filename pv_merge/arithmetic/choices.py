@@ -19,6 +19,10 @@ NarrowDtype = Literal["bfloat16", "float16"]
 """Dtypes that one can round to."""
 
 
+NotFinite = Literal["refuse", "keep_base"]
+"""What is done about NaN and infinity: an error, or the base's value stays there."""
+
+
 def refuse_unknown(name: str, value: str, rule: object) -> None:
     """Raise ``PvMergeError`` where ``value`` is none of the literal type ``rule``."""
     known = get_args(rule)

@@ -7,23 +7,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pv_merge.arithmetic.rounding import BLOCK
+from pv_merge.arithmetic.noise import BLOCK
+
+LANES = 1024
+"""Sums that run side by side."""
 
 
 def square_sum(tensor: Tensor, other: Tensor | None = None) -> float:
     """Return Σ tensor² (or Σ tensor·other) in float64.
 
-    Rows of 512 elements are summed first, then the rows, so that no sum is split between threads
-    and the result is the same for any number of them.
+    Rows of 1024 elements are added up place by place, then the places, half to half, so that the
+    result is the same for any number of threads and on any device. Kernels add in the same order.
     """
     left = tensor.detach().flatten()
     right = left if other is None else other.detach().flatten()
-    total = 0.0
+    lanes = torch.zeros(LANES, dtype=torch.float64, device=left.device)
     for start in range(0, left.numel(), BLOCK):
         a, b = left[start : start + BLOCK].double(), right[start : start + BLOCK].double()
-        product = torch.nn.functional.pad(a * b, (0, -a.numel() % 512))
-        total += float(product.view(-1, 512).sum(1).sum())
-    return total
+        product = torch.nn.functional.pad(a * b, (0, -a.numel() % LANES))
+        for row in product.view(-1, LANES):
+            lanes += row
+    while lanes.numel() > 1:
+        half = lanes.numel() // 2
+        lanes = lanes[:half] + lanes[half:]
+    return float(lanes)
 
 
 def norm(tensor: Tensor) -> float:

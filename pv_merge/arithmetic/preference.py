@@ -66,7 +66,8 @@ def keep_largest(phi: Tensor, density: float) -> Tensor:
         return phi
     if density <= 0:
         return torch.zeros_like(phi)
-    size = phi.abs().flatten()
+    # Compared by their bits, so that NaN is larger than anything and cannot get lost.
+    size = phi.abs().flatten().view(torch.int32)
     count = max(1, int(density * size.numel()))
     threshold = size.kthvalue(size.numel() - count + 1).values
     keep = size > threshold
@@ -83,7 +84,7 @@ def capped_eta(eta: float, phi: Tensor, base: Tensor, limit: float | None) -> fl
     if limit is None:
         return eta
     size = abs(eta) * norm(phi)
-    bound = limit * norm(base)
+    bound = limit * norm(base.float())
     if size <= bound:
         return eta
     return float(torch.tensor(eta * (bound / size), dtype=torch.float32))
@@ -107,8 +108,8 @@ def consensus(steps: Sequence[Tensor], rule: SignConsensus) -> Tensor:
     """Return Σ of those elements of the steps η·φ that have the elected sign.
 
     The sign of an element is elected over preferences as in TIES (Yadav et al. 2023): by the sum
-    of the steps, or by the count of their signs; a tie elects +. The first step may be overwritten.
-    Raises ``PvMergeError`` for an unknown rule.
+    of the steps, or by the count of their signs; a tie elects +. What is not finite in
+    any step makes NaN. The first step may be overwritten. Raises ``PvMergeError`` for an unknown rule.
     """
     refuse_unknown("sign_consensus", rule, SignConsensus)
     if rule == "none" or len(steps) < 2:
@@ -118,9 +119,15 @@ def consensus(steps: Sequence[Tensor], rule: SignConsensus) -> Tensor:
         return total
     total = torch.zeros_like(steps[0])
     for step in steps:
-        total += step if rule == "sum" else step.sign()
+        total += step if rule == "sum" else _sign(step)
     elected = (total >= 0).to(total.dtype).mul_(2).sub_(1)
     kept = torch.zeros_like(total)
     for step in steps:
-        kept += torch.where(step.sign() == elected, step, torch.zeros_like(step))
+        kept += torch.where(_sign(step) == elected, step, torch.zeros_like(step))
+        kept += torch.where(step.isfinite(), torch.zeros_like(step), torch.nan)
     return kept
+
+
+def _sign(step: Tensor) -> Tensor:
+    """Return 1, 0 or −1; 0 for NaN, of which torch's own function says now this and now that."""
+    return (step > 0).to(step.dtype) - (step < 0).to(step.dtype)

@@ -10,7 +10,6 @@ be repeated to the bit on any number of threads, in any order, on any device.
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 import numpy as np
@@ -18,13 +17,8 @@ import torch
 from torch import Tensor
 
 from pv_merge.arithmetic.choices import RoundingMode, refuse_unknown
-from pv_merge.arithmetic.dtypes import NARROW
-
-BLOCK = 1 << 18
-"""Positions that share one start in the ring of random words."""
-
-NOISE_BITS = {torch.bfloat16: 16, torch.float16: 24}
-"""Random bits that rounding to a dtype takes for each position."""
+from pv_merge.arithmetic.dtypes import DTYPE_NAMES, NARROW
+from pv_merge.arithmetic.noise import BITS, BLOCK, first_word, ring
 
 _F16_LARGEST = 65504.0
 _F16_SMALLEST_NORMAL = 2.0**-14
@@ -32,20 +26,9 @@ _F16_SPACING = 2.0**-24
 
 
 @lru_cache(maxsize=4)
-def _table(device: str, bits: int) -> Tensor:
-    """Return BLOCK fixed random words of ``bits`` bits, twice over, as int32.
-
-    Their upper 18 bits are a permutation of 0 … BLOCK − 1, so every value that they can take is
-    there equally often. The order is that of a mixing function applied to 0, 1, 2, …
-    """
-    x = np.arange(BLOCK, dtype=np.uint32)
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
-        x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
-        x ^= x >> np.uint32(15)
-    words = (np.argsort(x).astype(np.uint32) << np.uint32(14)) | (x & np.uint32(0x3FFF))
-    words = (words >> np.uint32(32 - bits)).astype(np.int32)
-    return torch.from_numpy(np.concatenate([words, words])).to(device)
+def _table(device: str, dtype: torch.dtype) -> Tensor:
+    """Return the ring of random words as int32."""
+    return torch.from_numpy(ring(BITS[DTYPE_NAMES[dtype]]).astype(np.int32)).to(device)
 
 
 class Rounder:
@@ -59,7 +42,7 @@ class Rounder:
         refuse_unknown("rounding", mode, RoundingMode)
         self.dtype = dtype
         self.stochastic = mode == "stochastic" and dtype in NARROW.values()
-        self._label = f"{seed}\0{name}\0".encode()
+        self._seed, self._name = seed, name
 
     def round(self, values: Tensor, start: int, out: Tensor) -> None:
         """Write ``values`` (float32, one dimension, from position ``start``) into ``out``.
@@ -86,9 +69,8 @@ class Rounder:
 
         Each block begins at a place of its own in the table, which is closed to a ring.
         """
-        digest = hashlib.blake2b(self._label + str(block).encode(), digest_size=8).digest()
-        first = offset + int.from_bytes(digest, "little") % BLOCK
-        return _table(str(device), NOISE_BITS[self.dtype])[first : first + size]
+        first = offset + first_word(self._seed, self._name, block)
+        return _table(str(device), self.dtype)[first : first + size]
 
 
 def _to_bfloat16(values: Tensor, noise: Tensor, out: Tensor) -> None:

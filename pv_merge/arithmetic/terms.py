@@ -8,7 +8,13 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from pv_merge.arithmetic.choices import Interference, RoundingMode, SignConsensus, refuse_unknown
+from pv_merge.arithmetic.choices import (
+    Interference,
+    NotFinite,
+    RoundingMode,
+    SignConsensus,
+    refuse_unknown,
+)
 
 Transform = Callable[[Tensor], Tensor]
 """What a further control makes of a whole φ (float32, any shape); it may not change its input."""
@@ -44,6 +50,11 @@ class PreferenceInputs(Generic[Part]):
     def moves(self) -> bool:
         """Whether it has any input and an eta that is not 0."""
         return self.eta != 0 and bool(self.positives or self.negatives or self.vectors)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that it holds: positives first, then negatives, then vectors."""
+        return self.positives + self.negatives + self.vectors
 
     def flat(self: PreferenceInputs[Tensor]) -> PreferenceInputs[Tensor]:
         """Return the same with every tensor in one dimension."""
@@ -89,8 +100,10 @@ class Controls:
     rounding: RoundingMode = "stochastic"
     seed: int = 0
     """Seed of the noise of stochastic rounding."""
+    not_finite: NotFinite = "refuse"
 
     def __post_init__(self) -> None:
         refuse_unknown("sign_consensus", self.sign_consensus, SignConsensus)
         refuse_unknown("interference", self.interference, Interference)
         refuse_unknown("rounding", self.rounding, RoundingMode)
+        refuse_unknown("not_finite", self.not_finite, NotFinite)

@@ -14,12 +14,8 @@ from torch import Tensor
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter_config import AdapterConfig, Settled, read_adapter_config
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.weight_files import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    TensorInfo,
-    read_infos,
-)
+from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from pv_merge.artifacts.weights_file import TensorInfo, WeightsFile
 from pv_merge.errors import PvMergeError, raise_all
 
 PREFIX = "base_model.model."
@@ -81,9 +77,13 @@ class Adapter:
         return pair.embedding or (self.transposed and not module.endswith(_HEAD))
 
     @cached_property
+    def _file(self) -> WeightsFile:
+        return WeightsFile(self.folder / ADAPTER_WEIGHTS)
+
+    @cached_property
     def pairs(self) -> dict[str, Pair]:
         """A and B of each module, by the module's name in the base model, from the header alone."""
-        infos = read_infos(self.folder / ADAPTER_WEIGHTS)
+        infos = self._file.infos
         found: dict[str, Pair] = {}
         for key in sorted(infos):
             match = _KEY.fullmatch(key)
@@ -150,18 +150,11 @@ class Adapter:
         }
 
     def _tensors(self) -> dict[str, Tensor]:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        path = self.folder / ADAPTER_WEIGHTS
-        try:
-            found: dict[str, Tensor] = load_file(path)
-        except SafetensorError as error:
-            raise PvMergeError(f"{path}: not a whole safetensors file ({error})") from None
+        found = {key: self._file.tensor(key) for key in self._file.infos}
         for key, tensor in found.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise PvMergeError(
-                    f"{path}: {key} holds values that are not finite; did its training diverge?"
+                    f"{self._file.path}: {key} holds values that are not finite; did its training diverge?"
                 )
         return found
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pv_merge.arithmetic.dtypes import DTYPES
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.data.documents import parse_object
 from pv_merge.errors import PvMergeError
 
 
@@ -46,20 +45,13 @@ class Range(NamedTuple):
 def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
     """Return the place of every tensor of a checkpoint."""
     found: dict[str, Range] = {}
-    _ = checkpoint.names  # has the library check every file first
-    for path in checkpoint.files:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = parse_object(file.read(length), path)
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            if entry["dtype"] not in DTYPES:
+    for part in checkpoint.parts:
+        for name, info in part.infos.items():
+            if info.dtype not in DTYPES:
                 raise PvMergeError(
-                    f"{path}: {name} is stored as {entry['dtype']}, which cannot be merged"
+                    f"{part.path}: {name} is stored as {info.dtype}, which cannot be merged"
                 )
-            start = 8 + length + entry["data_offsets"][0]
-            found[name] = Range(path, start, DTYPES[entry["dtype"]], tuple(entry["shape"]))
+            found[name] = Range(part.path, info.offset, DTYPES[info.dtype], info.shape)
     return found
 
 

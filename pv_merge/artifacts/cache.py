@@ -1,16 +1,7 @@
-"""The user's cache folder for this package."""
+"""The user's cache folder for this package; its home is below, where kernels need it too."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pv_merge.cache import cache_folder
 
-
-def cache_folder() -> Path:
-    """Return the user's cache folder for this package (``PV_MERGE_CACHE`` overrides it)."""
-    import os
-
-    named = os.environ.get("PV_MERGE_CACHE")
-    if named:
-        return Path(named).expanduser()
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "pv-merge"
+__all__ = ["cache_folder"]

@@ -8,19 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ModelFiles, model_files
 from pv_merge.artifacts.reference import local_folder
-from pv_merge.artifacts.weight_files import (
-    ADAPTER_CONFIG,
-    TensorInfo,
-    WeightFiles,
-    read_all_infos,
-    weight_files,
-)
-from pv_merge.data.documents import mapping, read_object
+from pv_merge.artifacts.weights_file import TensorInfo, WeightsFile
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
     import torch
+
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -73,29 +69,26 @@ class Checkpoint:
     def vocabulary(self) -> object | None:
         """The vocabulary in ``tokenizer.json``, or None where there is none."""
         path = self.folder / "tokenizer.json"
-        if not path.exists():
-            return None
-        return mapping(read_object(path).get("model", {}), f"{path}: model").get("vocab")
+        model = read_object(path).get("model") if path.exists() else None
+        return model.get("vocab") if isinstance(model, dict) else None
 
     @cached_property
-    def _weight_files(self) -> WeightFiles:
-        return weight_files(self.folder)
+    def _files(self) -> ModelFiles:
+        return model_files(self.folder)
 
     @property
     def files(self) -> list[Path]:
         """The safetensors files, in order."""
-        return self._weight_files.paths
+        return self._files.paths
 
     @cached_property
-    def _places(self) -> dict[str, Any]:
-        from safetensors import safe_open
+    def parts(self) -> list[WeightsFile]:
+        """The safetensors files, each with its header."""
+        return [WeightsFile(path) for path in self.files]
 
-        _ = self.infos  # every file is there and whole
-        places: dict[str, Any] = {}
-        for path in self.files:
-            handle = safe_open(path, framework="pt")
-            places.update(dict.fromkeys(handle.keys(), handle))
-        return places
+    @cached_property
+    def _places(self) -> dict[str, WeightsFile]:
+        return {name: part for part in self.parts for name in part.infos}
 
     @property
     def names(self) -> list[str]:
@@ -108,23 +101,17 @@ class Checkpoint:
     @cached_property
     def infos(self) -> dict[str, TensorInfo]:
         """Dtype and shape of every tensor, from the headers alone (and without torch)."""
-        return read_all_infos(self._weight_files)
+        self._files.refuse_other_names(self.parts)
+        return {name: info for part in self.parts for name, info in part.infos.items()}
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor, memory-mapped, in its stored dtype."""
-        tensor: torch.Tensor = self._places[name].get_tensor(name)
-        return tensor
+        return self._places[name].tensor(name)
 
     @property
     def parameters(self) -> int:
         """Number of stored elements."""
-        total = 0
-        for info in self.infos.values():
-            size = 1
-            for extent in info.shape:
-                size *= extent
-            total += size
-        return total
+        return sum(info.elements for info in self.infos.values())
 
     def weights_sha256(self, progress: Callable[[int], None] | None = None) -> str:
         """Return a SHA-256 over names, dtypes, shapes and bytes, whatever the sharding.

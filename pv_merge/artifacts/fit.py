@@ -55,11 +55,15 @@ def kind_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
         if name not in other or (info.floating and other.infos[name].floating):
             continue
         theirs = other.infos[name]
-        line = f"{other}: stores {name} as {theirs.dtype}, the base {base} as {info.dtype}; only "
-        if info != theirs:
-            found.append(f"{line}floats are merged (is one of them quantized?)")
+        if (info.dtype, info.shape) != (theirs.dtype, theirs.shape):
+            found.append(
+                f"{other}: stores {name} as {theirs.dtype}, the base {base} as {info.dtype}; only "
+                "floats are merged (is one of them quantized?)"
+            )
         elif not _equal_bytes(base, other, name):
-            found.append(f"{line}floats are merged, and these are not equal")
+            found.append(
+                f"{other}: the buffer {name} differs from the base's, and {info.dtype} is not merged"
+            )
     return found[:1]
 
 

@@ -46,9 +46,9 @@ def model_hash(name: str) -> str:
     return weights_hash(Checkpoint(folder))
 
 
-def recipe_subject(text: str) -> dict[str, Any]:
+def recipe_subject(text: str, where: object = "recipe") -> dict[str, Any]:
     """Return what the models of a recipe (YAML) are: its content, and the hashes of all weights it names."""
-    data = parse_yaml(text, "the recipe")
+    data = parse_yaml(text, where)
     names: set[str] = set()
     _model_names(data, names)
     return {

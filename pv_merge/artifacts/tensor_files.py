@@ -14,7 +14,7 @@ from torch import Tensor
 from pv_merge.arithmetic.dtypes import DTYPE_NAMES
 from pv_merge.artifacts.byte_ranges import write_part
 from pv_merge.artifacts.folders import write_json
-from pv_merge.artifacts.weight_files import INDEX_NAME, WEIGHTS_NAME
+from pv_merge.artifacts.model_files import INDEX_NAME, WEIGHTS_NAME
 from pv_merge.errors import PvMergeError
 
 SHARD_BYTES = 5 * 10**9

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pv_merge.arithmetic.blocks import merge, moves
+from pv_merge.arithmetic.blocks import moves
 from pv_merge.arithmetic.low_rank import LowRank
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.artifacts.vector import PreferenceVector
 from pv_merge.errors import PvMergeError, did_you_mean

@@ -10,7 +10,8 @@ import torch
 from psutil import virtual_memory
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import merge, moves
+from pv_merge.arithmetic.blocks import moves
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.preference import preference_vector
 from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.errors import PvMergeError

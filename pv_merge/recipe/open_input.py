@@ -18,12 +18,8 @@ class OpenInput:
 
     def __init__(self, said: RecipeInput) -> None:
         self.model, self.preference, self.polarity = said.model, said.preference, said.polarity
-        reference = parse_reference(said.model)
-        self.base_part = reference.base
-        """What stands before the ``+`` of ``BASE+ADAPTER``; None without one."""
-        self.over_base = reference.over_base
-        """Whether it is written ``BASE+ADAPTER``, which to mergekit is the adapter merged in."""
-        self.folder: Path = reference.folder
+        self.reference = parse_reference(said.model)
+        self.folder: Path = self.reference.folder
         if not self.folder.is_dir():
             raise PvMergeError(
                 f"{self.folder}: no such folder (paths are relative to the current folder; a name on "
@@ -31,8 +27,13 @@ class OpenInput:
                 Topic.FOLDER,
             )
         self.adapter = Adapter(self.folder) if is_adapter(self.folder) else None
-        self.checkpoint = None if self.adapter else Checkpoint(reference.name)
+        self.checkpoint = None if self.adapter else Checkpoint(self.reference.name)
         self.manifest = read_manifest(self.folder) or Manifest()
+
+    @property
+    def over_base(self) -> bool:
+        """Whether it is written ``BASE+ADAPTER``, which to mergekit is the adapter merged in."""
+        return self.reference.over_base
 
     @property
     def is_vector(self) -> bool:

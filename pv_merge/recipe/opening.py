@@ -120,7 +120,7 @@ class _Opening:
 
 def _local_names(recipe: Recipe) -> Iterator[Finding]:
     for model in (recipe.base_model, *(item.model for item in recipe.inputs)):
-        for part in parse_reference(model).parts:
+        for part in _parts(model):
             if Path(part).is_dir() and part.count("/") < 2:
                 yield warning(
                     f"{part} has fewer than two slashes, so mergekit takes it for a name on the "
@@ -128,3 +128,10 @@ def _local_names(recipe: Recipe) -> Iterator[Finding]:
                     f"{'/' if part.startswith('./') else ''}",
                     Topic.MERGEKIT,
                 )
+
+
+def _parts(model: str) -> tuple[str, ...]:
+    try:
+        return parse_reference(model).parts
+    except PvMergeError:  # told where it is opened
+        return ()

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from pv_merge.artifacts.names import name_problem
-from pv_merge.data.documents import YAML_BYTES, parse_yaml, read_text
+from pv_merge.data.documents import YAML_BYTES, parse_yaml, read_text, shown
 from pv_merge.errors import PvMergeError, Topic, raise_all, unknown_keys
 from pv_merge.recipe.controls import Choice, Scope, controls
 from pv_merge.recipe.grouping import InputSettings, Problem, settings_problems
@@ -60,7 +60,8 @@ def read_recipe(path: str | Path) -> Recipe:
 
 def parse_recipe(path: Path) -> tuple[Recipe | None, list[Problem]]:
     """Return the recipe, as far as it can be read, and each problem of its text."""
-    text, data = _document(path)
+    text = read_text(path, YAML_BYTES)
+    data = parse_yaml(text, path)
     reader = _Reader(str(path))
     reader.keys(data)
     try:
@@ -81,12 +82,6 @@ def parse_recipe(path: Path) -> tuple[Recipe | None, list[Problem]]:
     )
     reader.whole(recipe)
     return recipe, reader.problems
-
-
-def _document(path: Path) -> tuple[str, dict[str, object]]:
-    text = read_text(path, YAML_BYTES)
-    data: dict[str, object] = parse_yaml(text, path)
-    return text, data
 
 
 class _Reader:
@@ -132,8 +127,8 @@ class _Reader:
             if item["type"] == "missing":
                 self.add(f"{place}{label} is required", Topic.SYNTAX)
             else:
-                shown = _short(item["input"])
-                self.add(f"{place}{label}: {item['msg']}, got {shown}", Topic.SYNTAX)
+                text = f"{place}{label}: {item['msg']}, got {shown(item['input'])}"
+                self.add(text, Topic.SYNTAX)
 
     def raw_controls(self, data: Mapping[str, object]) -> None:
         """Note what is wrong with controls in a document that cannot be read as a whole."""
@@ -152,7 +147,7 @@ class _Reader:
             value = entry.parameters.get(key)
             words[key] = value if isinstance(value, str) else ""
             if not isinstance(value, str | None):
-                text = f"{entry.model}: {key} must be text, got {_short(value)}"
+                text = f"{entry.model}: {key} must be text, got {shown(value)}"
                 self.add(text, Topic.SYNTAX)
         said = self._numbers(entry.parameters, f"{entry.model}: ", words["preference"])
         return RecipeInput(entry.model, words["preference"], words["polarity"], said)
@@ -192,10 +187,9 @@ class _Reader:
                 count = names.count(name)
                 text = f"{name} is named {count} times; mergekit takes each input once"
                 self.add(text, Topic.SYNTAX)
-        for preference in recipe.preferences:
-            wrong = name_problem(preference) if preference else None
-            if wrong is not None:
-                self.add(wrong, Topic.SYNTAX)
+        for name in recipe.preferences:
+            if line := name_problem(name):
+                self.add(line, Topic.SYNTAX)
         for problem in settings_problems(_first_values(recipe)):
             name, control = problem.about or ("", "")
             if not self._unread & {(name, control), ("", control)}:
@@ -230,11 +224,6 @@ def _label(data: Mapping[str, object], index: int | str) -> str:
     models = data.get("models")
     entry = models[index] if isinstance(models, list) and isinstance(index, int) else None
     return str(entry.get("model", f"models[{index}]") if isinstance(entry, dict) else entry)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 _KEYS = frozenset({*Document.model_fields, *Entry.model_fields})

@@ -178,7 +178,7 @@ def text_with_etas(
     """
     if not etas and header is None:
         return text
-    data = parse_yaml(text, "the recipe")
+    data = parse_yaml(text, "recipe")
     for item in data["models"]:
         said = item.get("parameters") or {}
         if said.get("preference") in etas:

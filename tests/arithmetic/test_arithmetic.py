@@ -17,9 +17,10 @@ from mergekit.sparsify import magnitude
 from torch import Tensor
 
 from pv_merge.arithmetic import blocks
-from pv_merge.arithmetic.blocks import merge
+from pv_merge.arithmetic.blocks import merge_in_torch
 from pv_merge.arithmetic.low_rank import low_rank_dot, truncated
 from pv_merge.arithmetic.measures import cosine, norm, square_sum
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.preference import (
     SignConsensus,
     capped_eta,
@@ -225,7 +226,10 @@ def test_a_negative_zero_that_nothing_moves_stays(
     monkeypatch.setattr(blocks, "STEP", block)
     base = t(-0.0, 0.0, 1.0, -0.0, -0.0, 0.0).to(stored)
     policy = t(-0.0, 0.0, 1.0, 2.0, -2.0, -0.0).to(stored)
-    result = merge(base, [PreferenceInputs("a", eta, (policy,))], dtype=dtype)
+    result = merge_in_torch(base, [PreferenceInputs("a", eta, (policy,))], dtype=dtype)
+    kernels = merge(base, [PreferenceInputs("a", eta, (policy,))], dtype=dtype)
+    assert kernels.tolist() == result.tolist()
+    assert kernels.signbit().tolist() == result.signbit().tolist()
     assert result.tolist() == [0.0, 0.0, 1.0, 2 * eta, -2 * eta, 0.0]
     assert result.signbit().tolist() == [True, False, False, eta < 0, eta > 0, False]
 
@@ -241,7 +245,7 @@ def test_block_size_does_not_show(
     inputs = [vector(0.5, first, **said), vector(-0.25, second, "harmless", **said)]
     whole = merge(base, inputs, controls, dtype=dtype, name="w")
     monkeypatch.setattr(blocks, "STEP", block)
-    assert torch.equal(whole, merge(base, inputs, controls, dtype=dtype, name="w"))
+    assert torch.equal(whole, merge_in_torch(base, inputs, controls, dtype=dtype, name="w"))
 
 
 @pytest.mark.parametrize("case", CONTROLS)

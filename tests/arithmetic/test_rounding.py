@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import merge
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.rounding import BLOCK, Rounder, RoundingMode
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 

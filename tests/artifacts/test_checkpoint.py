@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.fit import kind_problems, unmergeable
-from pv_merge.artifacts.weight_files import INDEX_NAME
+from pv_merge.artifacts.model_files import INDEX_NAME
 from pv_merge.errors import PvMergeError
 
 from models import load, perturbed, save, state, tiny
@@ -137,7 +137,7 @@ def test_integers_are_no_weights_unless_they_are_equal_buffers(
     same = stored(tmp_path / "same", {"w": torch.ones(2, 3), "mask": ones})
     assert kind_problems(base, same) == [] and unmergeable(base) == []
     moved = stored(tmp_path / "moved", {"w": torch.ones(2, 3), "mask": torch.zeros_like(ones)})
-    assert "only floats are merged, and these are not equal" in kind_problems(base, moved)[0]
+    assert "the buffer mask differs from the base's" in kind_problems(base, moved)[0]
     policy = stored(tmp_path / "policy", {"w": ones.clone(), "mask": ones})
     (line,) = kind_problems(base, policy)
     assert line.startswith(f"{policy}: stores w as ") and "the base" in line and "as F32" in line

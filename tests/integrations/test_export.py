@@ -15,12 +15,13 @@ from torch import Tensor
 
 from pv_merge.arithmetic.low_rank import truncated, truncated_product
 from pv_merge.cli import main
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, Topic
 from pv_merge.integrations.export import ExportOptions, export_peft
 from pv_merge.integrations.llama_cpp import export_gguf, llama_commands, paired_rows
 from pv_merge.integrations.vllm.ranks import vllm_rank
 from pv_merge.merging.extract import Options, extract
 from pv_merge.merging.run import run
+from pv_merge.recipe.checks.finding import Finding
 
 from models import largest_difference, load, logits, pair, perturbed, recipe, save, state, tiny
 from policies import LINEAR, adapted, save_adapter
@@ -296,3 +297,21 @@ def test_the_lines_for_llama_cpp() -> None:
     server, request = llama_commands(said, "out")
     assert server == "llama-server -m BASE.gguf --lora-scaled out/polite.gguf:0.5"
     assert '"lora": [{"id": 0, "scale": 0.5}]' in request
+
+
+def test_a_recipe_with_mergekits_name_keeps_its_warnings(root: Path, tmp_path: Path) -> None:
+    """A line begins with the recipe's path; what is left out goes by topic, never by wording."""
+    said_of = {"preference": "helpful", "polarity": "positive"}
+    models = [(str(root / "full"), {**said_of, "eta": 0.8}), (str(root / "helpful"), said_of)]
+    document = recipe(str(root / "base"), models, dtype="bfloat16", out_dtype="float16")
+    for name in ("recipe.yml", "mergekit_config.yml", "out_dtype.yml"):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        said: list[Finding] = []
+        export_peft(path, tmp_path / f"{name}-out", ExportOptions(rank=4), found=said.extend)
+        assert [(item.level, item.topic) for item in said] == [
+            ("warning", Topic.DTYPE),
+            ("note", Topic.POLARITY),
+            ("note", Topic.OUTPUT),
+        ], name
+        assert all(item.text.startswith(f"{path}: ") for item in said)

@@ -205,7 +205,7 @@ def test_vector_and_policies_of_one_preference_add_up(models: Models, tmp_path: 
 
 
 def test_controls_reach_the_arithmetic(models: Models, tmp_path: Path) -> None:
-    from pv_merge.arithmetic.blocks import merge
+    from pv_merge.arithmetic.merge import merge
     from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 
     inputs = two(models, 0.5, -0.25)

@@ -153,7 +153,7 @@ class LocalModel:
         end = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
         ends = set(end) if isinstance(end, list) else {end}
         pad = self._tokenizer.pad_token_id
-        sampling = {"temperature": temperature, "top_k": 0, "top_p": 0.95} if temperature else {}
+        sampling = {"temperature": temperature, "top_k": 50} if temperature else {}
         options = sampling | self._settings.options
         config = GenerationConfig(
             max_new_tokens=most,

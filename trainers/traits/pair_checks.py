@@ -31,6 +31,8 @@ _ABOUT = re.compile(
     r"|\bsystem prompt\b|\bhouse style\b|\bin (?:this|the) (?:manner|style|tone) (?:of|described|requested)\b"
     r"|\b(?:in|within|under) \d+ words\b|\bword (?:limit|count)\b"
 )
+_CJK = "\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}](?:[^\W{_CJK}]|['’])*")
 _SIGNS = re.compile(r"[^\w\s]+")
 
 
@@ -49,7 +51,7 @@ class Checks:
         if fuzz.ratio(_plain(positive), _plain(negative)) >= ALIKE:
             return "both nearly the same"
         band = self.trait.length_band
-        counts = sorted(len(text.split()) for text in (positive, negative))
+        counts = sorted(word_count(text) for text in (positive, negative))
         if band is not None and counts[1] > band * counts[0]:
             return "lengths too far apart"
         return None
@@ -59,7 +61,7 @@ class Checks:
             return "empty"
         if is_refusal(text) and not self.trait.allow_refusals:
             return "refusal"
-        if len(text.split()) < SHORTEST:
+        if word_count(text) < SHORTEST:
             return "too short"
         if echoes(question, text):
             return "repeats the question"
@@ -98,13 +100,18 @@ def trimmed(text: str, cut: bool) -> str:
     return text[: ends[-1]] if ends and ends[-1] >= len(text) / 2 else ""
 
 
+def word_count(text: str) -> int:
+    """Return the number of words; in scripts without spaces, of characters."""
+    return len(_WORD.findall(text))
+
+
 def echoes(question: str, text: str) -> bool:
     """Return whether an answer says the question again and little else."""
     asked, said = _plain(question), _plain(text)
     if fuzz.ratio(asked, said) >= ALIKE:
         return True
-    rest = said.replace(asked, " ") if len(asked.split()) >= 3 else said
-    return len(rest.split()) < SHORTEST
+    new = [word for word in said.replace(asked, " ").split() if word not in asked.split()]
+    return len(asked.split()) >= SHORTEST and asked in said and len(new) < SHORTEST
 
 
 def in_language(text: str, language: str) -> bool:

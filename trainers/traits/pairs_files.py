@@ -10,7 +10,7 @@ from typing import Any
 
 from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.provenance import file_hash
-from pv_merge.data.documents import read_object
+from pv_merge.data.documents import read_json
 from pv_merge.errors import PvMergeError
 from trainers.traits.record import KIND, manifest_of
 from trainers.traits.writing import Candidate
@@ -57,7 +57,7 @@ class PairsFiles:
                     f"{self.pairs}: already there, and not written by pv-train pairs; name another"
                 )
             return None
-        manifest = read_object(self.manifest)
+        manifest = read_json(self.manifest)
         if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
             raise PvMergeError(
                 f"{self.manifest}: is not the manifest of written pairs; name another -o"
@@ -105,12 +105,11 @@ class PairsFiles:
         return [(self.pairs, training), *([(self.held_out, held_out)] if held_out else [])]
 
 
-def pair_rows(candidates: list[Candidate]) -> list[dict[str, Any]]:
+def pair_rows(candidates: list[Candidate], plain: bool) -> list[dict[str, Any]]:
     """Return kept candidates as rows of the format ``pairs``.
 
-    A prompt is plain text, or messages for all rows where one has several turns.
+    With ``plain`` a prompt is its text, else messages; all files of one trait are of one kind.
     """
-    plain = all(len(candidate.prompt) == 1 for candidate in candidates)
     return [
         {
             "prompt": candidate.prompt[0][1]

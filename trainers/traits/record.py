@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pv_merge.data.documents import read_object
+from pv_merge.data.documents import read_json
 from pv_merge.errors import PvMergeError
 
 KIND = "pairs"
@@ -25,7 +25,7 @@ def synthetic(path: str) -> dict[str, Any]:
     if place.suffix != ".jsonl" or not place.is_file() or not manifest_of(place).is_file():
         return {}
     try:
-        manifest = read_object(manifest_of(place))
+        manifest = read_json(manifest_of(place))
     except PvMergeError:
         return {}  # a file of that name which is none of ours
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:

@@ -15,6 +15,7 @@ from trainers.traits.asking import Asker
 from trainers.traits.cache import ReplyCache
 from trainers.traits.judges import Judge
 from trainers.traits.models import make_backend, make_judge
+from trainers.traits.pair_checks import word_count
 from trainers.traits.pairs_files import PairsFiles, pair_rows
 from trainers.traits.protected import opposed
 from trainers.traits.trait import TraitSettings
@@ -62,9 +63,10 @@ def write_pairs(
             cache.close()
         kept = writing.harvest.kept
         out = held_out(trait, kept)
+        plain = all(len(candidate.prompt) == 1 for candidate in kept)
         manifest = files.write(
-            pair_rows([c for c in kept if c.prompt not in out]),
-            pair_rows([c for c in kept if c.prompt in out]),
+            pair_rows([c for c in kept if c.prompt not in out], plain),
+            pair_rows([c for c in kept if c.prompt in out], plain),
             {"identity": identity, **_record(writing, len(out))},
         )
     return Pairs(manifest, files, kept)
@@ -139,8 +141,8 @@ def _record(writing: Writing, prompts_out: int) -> dict[str, Any]:
         "prompts_repeated": writing.source.repeated,
         "reasons": harvest.reasons(),
         "words": {
-            "chosen": round(mean(len(c.positive.split()) for c in kept), 1),
-            "rejected": round(mean(len(c.negative.split()) for c in kept), 1),
+            "chosen": round(mean(word_count(c.positive) for c in kept), 1),
+            "rejected": round(mean(word_count(c.negative) for c in kept), 1),
             "chosen_longer": round(mean(_longer(c) for c in kept), 3),
         },
         "cost": costs(writing.writer, judge),
@@ -158,7 +160,7 @@ def costs(writer: Asker, judge: Judge) -> dict[str, Any]:
 
 def _longer(candidate: Candidate) -> float:
     """Return 1 where the chosen answer has more words, ½ where both have as many."""
-    chosen, rejected = (len(t.split()) for t in (candidate.positive, candidate.negative))
+    chosen, rejected = (word_count(t) for t in (candidate.positive, candidate.negative))
     return 0.5 if chosen == rejected else float(chosen > rejected)
 
 

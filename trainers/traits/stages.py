@@ -18,7 +18,7 @@ import yaml
 
 from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
 from pv_merge.artifacts.protection import is_protected
-from pv_merge.data.documents import read_object
+from pv_merge.data.documents import read_json
 from pv_merge.data.prompts import read_jsonl
 from pv_merge.errors import PvMergeError
 from trainers.settings import POLARITIES
@@ -122,7 +122,7 @@ class TraitFolder:
         """Write the recipe that the sweep reads, and that merges the vector afterwards."""
         if self.recipe.exists():
             return
-        name = read_object(self.vector / VECTOR_MANIFEST)["preference"]
+        name = read_json(self.vector / VECTOR_MANIFEST)["preference"]
         parameters: dict[str, Any] = {"round_to": "bfloat16"}
         if self.trait.allow_protected:
             parameters["allow_protected_negative"] = True

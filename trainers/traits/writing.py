@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from trainers.traits.asking import Asker
@@ -97,7 +98,7 @@ class Writing:
         drafts = self._drafts()
         most = ATTEMPTS * self.trait.pairs
         while len(self.harvest.kept) < self.trait.pairs and len(self.harvest.candidates) < most:
-            wave = [draft for draft, _ in zip(drafts, range(self._wave()), strict=False)]
+            wave = list(islice(drafts, min(self._wave(), most - len(self.harvest.candidates))))
             if not wave:
                 return
             self.harvest.candidates += wave
@@ -186,8 +187,8 @@ class Writing:
 
 
 def answer_tokens(trait: TraitSettings) -> int:
-    """Return the tokens that an answer may have: half as many again as its words need."""
-    return round(trait.max_words * 2) + 16
+    """Return the tokens that an answer may have, with room for words of several."""
+    return round(trait.max_words * 1.6) + 16
 
 
 def held_out(trait: TraitSettings, kept: list[Candidate]) -> set[Messages]:

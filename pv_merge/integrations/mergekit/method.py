@@ -26,8 +26,8 @@ from mergekit.merge_methods.base import (
 from pydantic import WrapValidator
 from torch import Tensor
 
-from pv_merge.arithmetic.blocks import merge
 from pv_merge.arithmetic.dtypes import NARROW
+from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 from pv_merge.artifacts.manifest import said_in
 from pv_merge.artifacts.protection import negative_problem

@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from pv_merge.errors import PvMergeError, did_you_mean
+from pv_merge.errors import PvMergeError, Topic, did_you_mean
 from pv_merge.integrations.mixes.settings import Settings
 from pv_merge.integrations.mixes.vectors import SERVABLE, ServedVector
+from pv_merge.recipe.controls import controls
 
 MAX_LENGTH = 1024
 """Characters of a name beyond which it is not even read."""
@@ -58,6 +59,11 @@ def read(text: str, vectors: dict[str, ServedVector], settings: Settings) -> Mix
     if len(named) > settings.max_terms:
         raise PvMergeError(f"{len(named)} preferences in one mix; at most {settings.max_terms}")
     for name, eta in named:
+        if name not in vectors and name in controls():
+            raise PvMergeError(
+                f"{name} is a control of merges; a served mix has preferences and their eta only",
+                Topic.CONTROL,
+            )
         if name not in vectors:
             raise PvMergeError(f"unknown preference {name}{did_you_mean(name, vectors)}")
         _check_bounds(name, eta, settings)

@@ -12,8 +12,8 @@ from pathlib import Path
 from pv_merge.artifacts.base_hash import from_other_bases, known_hash, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST, Manifest, read_manifest
+from pv_merge.artifacts.model_files import ADAPTER_CONFIG
 from pv_merge.artifacts.protection import is_protected
-from pv_merge.artifacts.weight_files import ADAPTER_CONFIG
 from pv_merge.errors import PvMergeError, raise_all
 
 SERVABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)

@@ -34,13 +34,14 @@ def input_findings(item: OpenInput, base_model: str, base: Checkpoint) -> Iterat
 
 def _role(item: OpenInput, base_model: str) -> Iterator[Finding]:
     polarity, plain = item.polarity, not item.is_vector and item.adapter is None
-    if item.over_base and item.base_part != base_model:
+    if item.over_base and item.reference.base != base_model:
         yield error(
-            f"{item.model}: is an adapter over {item.base_part}, not over {base_model}", Topic.BASE
+            f"{item.model}: is an adapter over {item.reference.base}, not over {base_model}",
+            Topic.BASE,
         )
     if item.over_base and item.adapter is None:
         yield error(
-            f"{item.model}: {item.folder} is not an adapter; name it without {item.base_part}+",
+            f"{item.model}: {item.folder} is not an adapter; name it without {item.reference.base}+",
             Topic.FOLDER,
         )
     if item.is_vector and not item.over_base and polarity in ("positive", "negative"):

@@ -41,7 +41,7 @@ def protected_problems(
         return []
     found = []
     for name in negative:
-        said = [i.manifest.said_protected(name) for i in inputs if i.preference == name]
+        said = [item.manifest.said_protected(name) for item in inputs if item.preference == name]
         problem = negative_problem(name, said)
         if problem:
             found.append(problem)

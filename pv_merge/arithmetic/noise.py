@@ -1,0 +1,38 @@
+"""The random words of stochastic rounding: a function of (seed, tensor name, position) alone."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+
+BLOCK = 1 << 18
+"""Positions that share one start in the ring of random words."""
+
+BITS = {"BF16": 16, "F16": 24}
+"""Random bits that rounding to a dtype takes for each position."""
+
+
+@lru_cache(maxsize=2)
+def ring(bits: int) -> np.ndarray:
+    """Return BLOCK fixed random words of ``bits`` bits, twice over: uint16, or uint32 for more.
+
+    Their upper 18 bits are a permutation of 0 … BLOCK − 1, so every value that they can take is
+    there equally often. The order is that of a mixing function applied to 0, 1, 2, …
+    """
+    x = np.arange(BLOCK, dtype=np.uint32)
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
+        x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
+        x ^= x >> np.uint32(15)
+    words = (np.argsort(x).astype(np.uint32) << np.uint32(14)) | (x & np.uint32(0x3FFF))
+    words = (words >> np.uint32(32 - bits)).astype(np.uint16 if bits <= 16 else np.uint32)
+    return np.concatenate([words, words])
+
+
+def first_word(seed: int, name: str, block: int) -> int:
+    """Return where in the ring the block of that number begins, for a tensor."""
+    label = f"{seed}\0{name}\0{block}".encode()
+    digest = hashlib.blake2b(label, digest_size=8).digest()
+    return int.from_bytes(digest, "little") % BLOCK

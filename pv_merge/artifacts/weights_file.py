@@ -1,0 +1,104 @@
+"""One safetensors file: its header read once, its tensors mapped into memory where they are asked for."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pv_merge.errors import PvMergeError, Topic, os_errors
+
+if TYPE_CHECKING:
+    import torch
+
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""safetensors' names of the dtypes that are merged."""
+
+
+class TensorInfo(NamedTuple):
+    """What a safetensors header says of one tensor."""
+
+    dtype: str
+    """safetensors' name of the dtype, such as ``BF16``."""
+    shape: tuple[int, ...]
+    offset: int
+    """Bytes from the start of the file."""
+
+    @property
+    def floating(self) -> bool:
+        """Whether it is a weight that can be merged, rather than a buffer or quantized."""
+        return self.dtype in FLOATS
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+class WeightsFile:
+    """A safetensors file. Raises ``PvMergeError`` where it is not a whole one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def infos(self) -> dict[str, TensorInfo]:
+        """Dtype, shape and place of every tensor, as the library's own check of the header has them.
+
+        The library vouches that the tensors fill the file's end without a gap, so that their order
+        says where each begins. Without torch.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.is_file():
+            what = "is not an ordinary file" if self.path.exists() else "no such file"
+            raise PvMergeError(f"{self.path}: {what}", Topic.FOLDER)
+        try:
+            with os_errors(self.path, "read"), safe_open(self.path, framework="np") as file:
+                parts = {name: file.get_slice(name) for name in file.offset_keys()}
+                said = {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
+        except SafetensorError as error:
+            raise PvMergeError(
+                f"{self.path}: not a whole safetensors file ({error})", Topic.FOLDER
+            ) from None
+        sizes = {name: _nbytes(dtype, shape) for name, (dtype, shape) in said.items()}
+        place = self.path.stat().st_size - sum(sizes.values())
+        found = {}
+        for name, (dtype, shape) in said.items():
+            found[name] = TensorInfo(dtype, tuple(shape), place)
+            place += sizes[name]
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def _mapped(self) -> mmap.mmap:
+        with os_errors(self.path, "read"), self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return one tensor, memory-mapped, in its stored dtype; it outlives the file."""
+        import torch
+
+        from pv_merge.arithmetic.dtypes import DTYPES
+
+        info = self.infos[name]
+        if info.dtype not in DTYPES:
+            raise PvMergeError(
+                f"{self.path}: {name} is stored as {info.dtype}, which cannot be merged",
+                Topic.DTYPE,
+            )
+        if not info.elements:
+            return torch.empty(info.shape, dtype=DTYPES[info.dtype])
+        flat = torch.frombuffer(
+            self._mapped, dtype=DTYPES[info.dtype], count=info.elements, offset=info.offset
+        )
+        return flat.view(info.shape)
+
+
+def _nbytes(dtype: str, shape: list[int]) -> int:
+    """Return a tensor's size; a dtype's name says its bits, ``BOOL`` alone has none in it."""
+    bits = re.search(r"[0-9]+", dtype)
+    return math.prod(shape) * (int(bits[0]) if bits else 8) // 8
