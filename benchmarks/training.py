@@ -1,237 +1,239 @@
-"""Wall time of ``pv-train dpo`` against one plain TRL run for each policy, in one process.
+"""The race of ``pv-train dpo`` against TRL alone, in its best mode and as it comes.
 
-    python benchmarks/training.py [--steps 5] [--tiny]
+    python benchmarks/training.py [--steps 5] [--data polite,dialogues,pku] [--tiny]
 
-Both sides get the same config, pairs, seed and steps; the plain side computes the reference in every
-step, as ``trl dpo`` does. They take turns, so that a busy machine slows both; the ratio of CPU time is the
-steadier one there. Loading of models, data
-and tokens counts on both sides; Python's imports count on neither.
+Each run is a process of its own and trains both policies of one preference on the same pairs, seed and
+steps. TRL's best mode precomputes the reference (cached by data and model) and groups rows by length;
+its head scores answers only where it can, on CUDA. "pv-train, padded" is ours without trees of tokens,
+so the step from TRL to it is the shared reference and the head, and from there the trees. A second
+preference sees half the pairs the other way round. The runs take turns, so that a busy machine slows
+all alike; CPU time is the steadier figure there.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import platform
+import random
+import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-TARGETS = {"a pair": 0.85, "two preferences over the same pairs": 0.80}
+MODES = ("pv-train", "pv-train, padded", "TRL, best", "TRL, default")
+WISHES = ("a pair", "two preferences")
+DATA: dict[str, tuple[str, int, float]] = {
+    "polite": ("./recipes/quickstart/data/polite.jsonl", 192, 0.60),
+    "dialogues": ("../shared/data/hh-rlhf/helpful-train.jsonl", 512, 0.60),
+    "pku": ("../shared/data/pku-saferlhf/harmless-train.jsonl", 256, 0.75),
+}
+"""File, ``max_length``, and the target for a pair against TRL's best mode."""
+BATCH = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--base", default="./models/smollm2-135m-instruct")
-    parser.add_argument("--pairs", default="./recipes/quickstart/data/polite.jsonl")
+    parser.add_argument("--data", default=",".join(DATA), help="of " + ", ".join(DATA))
     parser.add_argument("--steps", type=int, default=5, help="steps of 8 pairs, of each policy")
-    parser.add_argument("--max-length", type=int, default=192, help="tokens")
+    parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
     parser.add_argument("--tiny", action="store_true", help="a two-layer model and made-up pairs")
+    parser.add_argument("--one", action="store_true", help="a pair only, no second preference")
     parser.add_argument("-o", "--output", default=str(ROOT / "benchmarks/training.json"))
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # for both sides
-    with tempfile.TemporaryDirectory() as place:
-        result = measure(arguments, Path(place))
-    show(result)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    found = {}
+    for name in ["tiny"] if arguments.tiny else arguments.data.split(","):
+        with tempfile.TemporaryDirectory() as place:
+            found[name] = race(arguments, name, Path(place))
+        show(name, found[name])
+    result = {
+        "command": "python " + " ".join([str(Path(sys.argv[0])), *sys.argv[1:]]),
+        "base": "tiny" if arguments.tiny else arguments.base,
+        "steps": arguments.steps,
+        "pairs_a_step": BATCH,
+        "full": arguments.full,
+        "data": found,
+        "machine": machine(),
+    }
     Path(arguments.output).write_text(json.dumps(result, indent=2) + "\n")
 
 
-def measure(arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
-    from trainers.progress import quiet_libraries
-
-    quiet_libraries()
-    base, rows = arguments.base, read_rows(arguments.pairs, 8 * arguments.steps)
+def race(arguments: argparse.Namespace, name: str, place: Path) -> dict[str, Any]:
+    """Return the figures of every mode on one data set."""
+    base, (file, limit, target) = arguments.base, DATA.get(name, ("", 96, 0.6))
     if arguments.tiny:
         from train_tiny import pair_rows, save_base
 
-        base, rows = str(save_base(place / "base")), pair_rows(8 * arguments.steps)
-    configs = []
-    for name in ("first", "second"):
-        if (
-            name == "second"
-        ):  # another preference, that disagrees with the first on every other pair
-            for row in rows[::2]:
-                row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
-        configs.append(config(arguments, place, base, name, rows))
-    ours, plain, furthest = [], [], 0.0
-    ours_cpu, plain_cpu = [], []
-    os.environ["PV_MERGE_CACHE"] = str(place / "cache of the warm-up")
-    run_ours(config(arguments, place, base, "warm-up", rows[:8], steps=1), ["positive"])
-    os.environ["PV_MERGE_CACHE"] = str(place / "cache")
-    for settings in configs:
-        first, positive = run_plain(settings, "positive", place)
-        pair, found = run_ours(settings, ["positive", "negative"])
-        second, negative = run_plain(settings, "negative", place)
-        ours.append(pair[0])
-        ours_cpu.append(pair[1])
-        plain += [first[0], second[0]]
-        plain_cpu += [first[1], second[1]]
-        for a, b in zip(found, (positive, negative), strict=True):
-            furthest = max(furthest, *(abs(x - y) for x, y in zip(a, b, strict=True)))
+        base, rows = str(save_base(place / "base")), pair_rows(BATCH * arguments.steps)
+    else:
+        rows = [json.loads(line) for line in Path(file).read_text().splitlines() if line.strip()]
+        random.Random(0).shuffle(rows)
+        rows = rows[: BATCH * arguments.steps]
+    configs = [write_config(arguments, place, base, rows, limit, "first")]
+    if not arguments.one:
+        other = [dict(row) for row in rows]
+        for row in other[::2]:
+            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+        configs.append(write_config(arguments, place, base, other, limit, "second"))
+    runs: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
+    for config in configs:
+        for mode in MODES:
+            runs[mode].append(run(mode, config, place))
+    apart = max(
+        abs(a - b)
+        for ours, theirs in zip(runs["pv-train"], runs["TRL, default"], strict=True)
+        for side in zip(ours["losses"], theirs["losses"], strict=True)
+        for a, b in zip(*side, strict=True)
+    )
+    figures = {
+        mode: [{k: v for k, v in r.items() if k != "losses"} for r in runs[mode]] for mode in MODES
+    }
     return {
-        "command": "python " + " ".join([str(Path(sys.argv[0])), *sys.argv[1:]]),
-        "base": "tiny" if arguments.tiny else base,
-        "steps": arguments.steps,
-        "pairs_a_step": 8,
-        "pv_train_seconds": [round(x, 2) for x in ours],
-        "plain_trl_seconds": [round(x, 2) for x in plain],
-        "ratios": ratios(ours, plain),
-        "pv_train_cpu_seconds": [round(x, 2) for x in ours_cpu],
-        "plain_trl_cpu_seconds": [round(x, 2) for x in plain_cpu],
-        "ratios_of_cpu_time": ratios(ours_cpu, plain_cpu),
-        "targets": TARGETS,
-        "largest_difference_of_a_step_loss": furthest,
-        "machine": machine(),
+        "max_length": limit,
+        "runs": figures,
+        "ratios": {
+            wish: {
+                f"{ours} / {theirs}": {
+                    key: round(
+                        total(figures[ours], key, count) / total(figures[theirs], key, count), 3
+                    )
+                    for key in ("seconds", "cpu_seconds")
+                }
+                for ours in MODES[:2]
+                for theirs in MODES[2:]
+            }
+            for count, wish in enumerate(WISHES[: len(configs)], start=1)
+        },
+        "target": target,
+        "tokens_a_step": tokens(configs[0], limit),
+        "largest_difference_of_a_step_loss": apart,
     }
 
 
-def ratios(ours: list[float], plain: list[float]) -> dict[str, float]:
-    pair, both = ours[0] / (plain[0] + plain[1]), sum(ours) / sum(plain)
-    return dict(zip(TARGETS, (round(pair, 3), round(both, 3)), strict=True))
+def total(runs: list[dict[str, Any]], key: str, count: int) -> float:
+    return sum(float(run[key]) for run in runs[:count])
 
 
-def clock() -> tuple[float, float]:
-    """Return (wall seconds, CPU seconds of this process); the latter is deaf to a busy machine."""
-    return time.perf_counter(), time.process_time()
+def run(mode: str, config: Path, place: Path) -> dict[str, Any]:
+    """Train both policies of one preference in a process of its own."""
+    work = place / mode.replace(", ", "-").replace(" ", "-")
+    said = {"mode": mode, "config": str(config), "work": str(work / config.stem)}
+    # Of each mode the second preference finds what the first one left.
+    environment = {
+        **os.environ,
+        "PV_MERGE_CACHE": str(work / "cache"),
+        "HF_DATASETS_CACHE": str(work / "datasets"),
+    }
+    settings = json.loads(config.read_text())
+    settings["output_dir"] = said["work"]
+    own = work / f"{config.stem}.yml"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(json.dumps(settings))  # JSON is YAML
+    said["config"] = str(own)
+    command = [sys.executable, str(ROOT / "benchmarks/training_run.py"), json.dumps(said)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{mode}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def since(start: tuple[float, float]) -> tuple[float, float]:
-    now = clock()
-    return now[0] - start[0], now[1] - start[1]
-
-
-def read_rows(path: str, count: int) -> list[dict[str, Any]]:
-    if not (ROOT / path).exists():
-        return []
-    lines = (ROOT / path).read_text().splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    return [rows[i % len(rows)] for i in range(count)] if count <= len(rows) else rows
-
-
-def config(
-    arguments: argparse.Namespace,
-    place: Path,
-    base: str,
-    name: str,
-    rows: list[dict[str, Any]],
-    steps: int | None = None,
-) -> Any:
-    import yaml
-
-    from trainers.config_file import read_settings
-
+def write_config(
+    arguments: argparse.Namespace, place: Path, base: str, rows: list[Any], limit: int, name: str
+) -> Path:
     pairs = place / f"{name}.jsonl"
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {
         "base_model": base,
         "preference": name,
         "dataset": {"path": str(pairs)},
-        "lora": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
+        "lora": {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
         "dpo": {
-            "learning_rate": 2e-4,
-            "max_steps": steps or arguments.steps,
-            "per_device_train_batch_size": 8,
-            "max_length": arguments.max_length,
+            "learning_rate": 2e-6 if arguments.full else 2e-4,
+            "max_steps": arguments.steps,
+            "per_device_train_batch_size": BATCH,
+            "max_length": limit,
         },
-        "output_dir": str(place / name),
+        "output_dir": "",
     }
+    if arguments.full:
+        del data["lora"]
     file = place / f"{name}.yml"
-    file.write_text(yaml.safe_dump(data))
-    return read_settings(file)
+    file.write_text(json.dumps(data))
+    return file
 
 
-def run_ours(settings: Any, polarities: list[Any]) -> tuple[tuple[float, float], list[list[float]]]:
-    from trainers.dpo import train
-
-    gc.collect()
-    start = clock()
-    outcomes = train(settings, polarities)
-    seconds = since(start)
-    logs = [json.loads((o.folder / "pv_training_log.json").read_text()) for o in outcomes]
-    return seconds, [losses(log) for log in logs]
-
-
-def run_plain(settings: Any, polarity: str, place: Path) -> tuple[tuple[float, float], list[float]]:
-    """Train one policy with TRL's DPOTrainer alone."""
-    from transformers.trainer_callback import PrinterCallback
-    from trl import DPOTrainer
-
+def tokens(config: Path, limit: int) -> dict[str, float]:
+    """Return the mean tokens of a step: in padded rows (as they come, by length), real, in a tree."""
+    from pv_merge.data.encoding import encode_pair
     from pv_merge.data.pairs import load_pairs
-    from trainers.arguments import dpo_arguments
-    from trainers.model import load_model, load_tokenizer, lora_config
-    from trainers.progress import no_future_warnings
-    from trainers.tokens import to_rows
+    from pv_merge.data.settings import PairsDataset
+    from pv_merge.data.token_tree import make_tree
+    from trainers.model import load_tokenizer
 
-    gc.collect()
-    start = clock()
-    arguments = dpo_arguments(settings, place / "plain")
-    arguments.precompute_ref_log_probs = False
-    tokenizer = load_tokenizer(settings.base_model)
-    pairs = load_pairs(settings.dataset).pairs
-    if polarity == "negative":
-        pairs = tuple(pair.swapped() for pair in pairs)
-    trainer = DPOTrainer(
-        model=load_model(settings),
-        args=arguments,
-        train_dataset=to_rows(pairs, tokenizer.chat_template is not None),
-        processing_class=tokenizer,
-        peft_config=lora_config(settings),
-    )
-    trainer.remove_callback(PrinterCallback)
-    with no_future_warnings():
-        trainer.train()
-    trainer.save_model(str(place / "plain-result"))
-    return since(start), losses(trainer.state.log_history)
+    said = json.loads(config.read_text())
+    tokenizer = load_tokenizer(said["base_model"])
+    pairs = load_pairs(PairsDataset(**said["dataset"])).pairs
+    rows = [encode_pair(tokenizer, pair, limit) for pair in pairs]
+    grouped = sorted(rows, key=lambda row: max(len(side.tokens) for side in row))
 
+    def padded(order: list[Any]) -> float:
+        parts = [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
+        widths = [max(len(s.tokens) for row in part for s in row) * 2 * len(part) for part in parts]
+        return sum(widths) / len(parts)
 
-def losses(log: list[dict[str, Any]]) -> list[float]:
-    return [float(entry["loss"]) for entry in log if "loss" in entry]
+    batches = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
+    every = [[side for row in batch for side in row] for batch in batches]
+    mean = 1 / len(batches)
+    return {
+        "padded": padded(rows),
+        "padded_by_length": padded(grouped),
+        "real": mean * sum(len(side.tokens) for batch in every for side in batch),
+        "tree": mean * sum(len(make_tree(batch)) for batch in every),
+        "scored": mean * sum(side.length for batch in every for side in batch),
+    }
 
 
 def machine() -> dict[str, Any]:
     import torch
-    import transformers
-    import trl
+
+    from trainers.manifest import versions
 
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} CPU cores",
         "load_average": [round(x, 2) for x in os.getloadavg()],
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "trl": trl.__version__,
+        "versions": versions(),
     }
 
 
-def show(result: dict[str, Any]) -> None:
+def show(name: str, found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{result['base']}: {result['steps']} steps of 8 pairs for each policy"
-    table = Table(title=title)
-    for heading in ("", "plain TRL, s", "pv-train, s", "ratio", "of CPU time", "target"):
+    table = Table(title=f"{name}: a pair (target {found['target']} of TRL's best mode)")
+    for heading in ("", "seconds", "CPU seconds", "peak GiB", "of TRL's best", "of its CPU time"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for key, count in (("a pair", 1), ("two preferences over the same pairs", 2)):
-        plain = sum(result["plain_trl_seconds"][: 2 * count])
-        ours = sum(result["pv_train_seconds"][:count])
-        found = (result["ratios"][key], result["ratios_of_cpu_time"][key], TARGETS[key])
-        cells = (f"{plain:.1f}", f"{ours:.1f}", *(f"{ratio:.2f}" for ratio in found))
-        table.add_row(key, *cells)
+    best = found["runs"]["TRL, best"][0]
+    for mode in MODES:
+        first = found["runs"][mode][0]
+        ratios = [first[key] / best[key] for key in ("seconds", "cpu_seconds")]
+        cells = [f"{first['seconds']:.1f}", f"{first['cpu_seconds']:.1f}"]
+        cells += [f"{first['peak_bytes'] / 2**30:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        table.add_row(mode, *cells)
     console = Console()
     console.print(table)
-    console.print(
-        "largest difference between the losses of a step: "
-        f"{result['largest_difference_of_a_step_loss']:.1e}"
-    )
+    two = found["ratios"].get(WISHES[1], {}).get("pv-train / TRL, best", {})
+    counts = ", ".join(f"{key} {value:.0f}" for key, value in found["tokens_a_step"].items())
+    console.print(f"two preferences: {two}; tokens a step: {counts}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, RewardConfig, SFTConfig
 
 from pv_merge.errors import PvMergeError
-from trainers.settings import DPOSettings, SFTSettings, TrainingSettings
+from trainers.settings import DPOSettings, RewardSettings, SFTSettings, TrainingSettings
 
-Config = TypeVar("Config", DPOConfig, SFTConfig)
+Config = TypeVar("Config", DPOConfig, SFTConfig, RewardConfig)
 
 
 def dpo_arguments(settings: DPOSettings, work: Path) -> DPOConfig:
@@ -25,6 +25,11 @@ def dpo_arguments(settings: DPOSettings, work: Path) -> DPOConfig:
 def sft_arguments(settings: SFTSettings, work: Path) -> SFTConfig:
     """Return TRL's SFTConfig for a run that works in the folder ``work``."""
     return _arguments(SFTConfig, "sft", settings, work, {})
+
+
+def reward_arguments(settings: RewardSettings, work: Path) -> RewardConfig:
+    """Return TRL's RewardConfig for a run that works in the folder ``work``."""
+    return _arguments(RewardConfig, "reward", settings, work, {})
 
 
 def _arguments(
@@ -71,7 +76,7 @@ def _arguments(
         raise PvMergeError(f"{name}: {' '.join(str(error).split())}") from None
 
 
-def place_logs(arguments: DPOConfig | SFTConfig, final: Path) -> None:
+def place_logs(arguments: DPOConfig | SFTConfig | RewardConfig, final: Path) -> None:
     """Have TensorBoard write beside the result, since the work folder does not outlive the run."""
     if "tensorboard" in (arguments.report_to or ()):
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(final.parent / "logs" / final.name)

@@ -127,6 +127,21 @@ def sft(config: str, overrides: tuple[str, ...], resume: bool, repository: str |
 
 @main.command()
 @_config
+@_resume
+def reward(config: str, overrides: tuple[str, ...], resume: bool) -> None:
+    """Train a reward model on a preference's pairs, as the YAML file CONFIG says."""
+    from trainers.config_file import read_reward_settings
+    from trainers.report import print_outcomes
+
+    settings = read_reward_settings(config, overrides)
+    from trainers.reward import train_reward
+
+    outcome = train_reward(settings, resume)
+    print_outcomes(f"reward model in {settings.output_dir}", [outcome])
+
+
+@main.command()
+@_config
 def preview(config: str, overrides: tuple[str, ...]) -> None:
     """Show rows of both polarities as CONFIG would train on them; train nothing."""
     from trainers.config_file import read_settings

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from pv_merge.data.documents import parse_yaml_value, read_yaml
-from pv_merge.data.settings import DatasetSettings
+from pv_merge.data.settings import DatasetSettings, PairsDataset
 from pv_merge.errors import PvMergeError, did_you_mean, raise_all, unknown_keys
-from trainers.settings import DPOSettings, SFTSettings, TrainingSettings
+from trainers.settings import DPOSettings, RewardSettings, SFTSettings, TrainingSettings
 
 OURS = {
     "output_dir": "output_dir is set at the top level of the config",
@@ -23,6 +23,13 @@ OURS = {
     "push_to_hub": "use pv-train's --push-to-hub",
 }
 """Options of TRL that this trainer owns, each with the reason that the user reads."""
+
+OPTIONS: dict[type[TrainingSettings], str] = {
+    DPOSettings: "dpo",
+    SFTSettings: "sft",
+    RewardSettings: "reward",
+}
+"""Key of TRL's options in each kind of config."""
 
 AnySettings = TypeVar("AnySettings", bound=TrainingSettings)
 
@@ -38,6 +45,11 @@ def read_settings(path: str | Path, overrides: tuple[str, ...] = ()) -> DPOSetti
 def read_sft_settings(path: str | Path, overrides: tuple[str, ...] = ()) -> SFTSettings:
     """Return the checked settings of a YAML file for ``pv-train sft``; see ``read_settings``."""
     return _read(SFTSettings, path, overrides)
+
+
+def read_reward_settings(path: str | Path, overrides: tuple[str, ...] = ()) -> RewardSettings:
+    """Return the checked settings of a YAML file for ``pv-train reward``; see ``read_settings``."""
+    return _read(RewardSettings, path, overrides)
 
 
 def _read(kind: type[AnySettings], path: str | Path, overrides: tuple[str, ...]) -> AnySettings:
@@ -72,7 +84,7 @@ def _conflicts(settings: TrainingSettings) -> list[str]:
         found.append("eval_strategy needs an eval_dataset")
     if isinstance(settings, SFTSettings) and settings.quantization:
         found.append(
-            "quantization is for pv-train dpo; a LoRA merged into 4-bit weights would be lost in them"
+            "quantization is for pv-train dpo and reward; a LoRA merged into 4-bit weights would be lost in them"
         )
     if settings.lora is None:
         if settings.quantization:
@@ -87,7 +99,7 @@ def _conflicts(settings: TrainingSettings) -> list[str]:
                     "small for it; leave it out (mixed precision keeps float32 weights), or set "
                     "allow_lossy: true, and the share lost is measured on the first step"
                 )
-    elif settings.save_dtype != "float32" and isinstance(settings, DPOSettings):
+    elif settings.save_dtype != "float32" and not isinstance(settings, SFTSettings):
         found.append("save_dtype is for full fine-tuning; for an adapter, set adapter_dtype")
     return found
 
@@ -109,10 +121,13 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def _unknown(kind: type[TrainingSettings], data: dict[str, Any], where: str) -> list[str]:
     problems = unknown_keys(data, kind.model_fields, where)
+    rows_of = DatasetSettings if kind is SFTSettings else PairsDataset
     for part in ("dataset", "eval_dataset"):
-        if isinstance(data.get(part), dict):
-            problems += unknown_keys(data[part], DatasetSettings.model_fields, f"{where}: {part}")
-    options = "dpo" if kind is DPOSettings else "sft"
+        path, rows = part, data.get(part)
+        while isinstance(rows, dict):
+            problems += unknown_keys(rows, rows_of.model_fields, f"{where}: {path}")
+            path, rows = f"{path}.without", rows.get("without")
+    options = OPTIONS[kind]
     if isinstance(data.get(options), dict):
         known = _trl_options(options)
         for key in data[options]:
@@ -130,7 +145,7 @@ def _unknown(kind: type[TrainingSettings], data: dict[str, Any], where: str) -> 
 
 
 def _trl_options(kind: str) -> set[str]:
-    from trl import DPOConfig, SFTConfig
+    import trl
 
-    config = DPOConfig if kind == "dpo" else SFTConfig
+    config = {"dpo": trl.DPOConfig, "sft": trl.SFTConfig, "reward": trl.RewardConfig}[kind]
     return {field.name for field in dataclasses.fields(config)}

@@ -132,12 +132,7 @@ class Inputs:
             **self.settings.dataset.model_dump(exclude_none=True),
             "pairs": len(self.data.pairs),
             "fingerprint": self.data.fingerprint(),
-            "dropped": {
-                "chosen_equals_rejected": self.data.equal,
-                "no_clear_label": self.data.undecided,
-                "over_max_chars": self.data.long,
-                "prompt_fills_max_length": self.tokens.filled,
-            },
+            "dropped": {**self.data.dropped(), "prompt_fills_max_length": self.tokens.filled},
             "truncated": self.tokens.truncated,
             **synthetic(self.settings.dataset.path),
         }
@@ -199,6 +194,7 @@ class _Run:
                     callbacks=session.callbacks,
                     store=inputs.store,
                     bar=self.bar,
+                    tree=settings.tree,
                 )
         except (ValueError, ImportError, RuntimeError, NotImplementedError) as error:
             raise PvMergeError(f"dpo: {' '.join(str(error).split())}") from error
@@ -243,6 +239,7 @@ class _Run:
             "lora": settings.lora,
             "adapter_dtype": settings.adapter_dtype if settings.lora is not None else None,
             "reference_sequences_computed": trainer.reference_computed,
+            "tree": trainer.tree,
             "dpo": settings.dpo,
             **manifest_part(session, trainer, metrics),
         }

@@ -15,7 +15,14 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 from trl.models.utils import prepare_deepspeed
 
-from trainers.reference import ReferenceStore, Sequence_, reference_columns
+from pv_merge.data.encoding import Encoded
+from pv_merge.data.token_tree import UNSCORED, tree_order
+from pv_merge.data.tree_attention import attend_to_trees, why_not
+from pv_merge.errors import PvMergeError
+from pv_merge.progress import say
+from trainers import ranks
+from trainers.reference import ReferenceStore, Sequence_, longest_first, reference_columns
+from trainers.tree import TOLERANCE, AsTree, largest_difference
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -50,10 +57,12 @@ class SharedReferenceTrainer(DPOTrainer):
     model: Any
 
     def __init__(
-        self, *args: Any, store: ReferenceStore | None, bar: Progress, **kwargs: Any
+        self, *args: Any, store: ReferenceStore | None, bar: Progress, tree: bool, **kwargs: Any
     ) -> None:
         self._store, self._bar = store, bar
         self.reference_computed = 0
+        self.tree = tree
+        """Whether batches are read as trees of tokens: as asked, if the model can."""
         with replaced(trl.trainer.dpo_trainer, "hash_module", lambda module: ""):
             # The hash of all weights names TRL's own cache, which is not used here.
             super().__init__(*args, **kwargs)
@@ -80,6 +89,9 @@ class SharedReferenceTrainer(DPOTrainer):
                 task = self._bar.add_task(f"reference pass ({name})", total=total, note="")
             self._bar.update(task, completed=done)
 
+        if name == "train":
+            self._check_positions()
+            self.tree = self.tree and self._can_read_trees()
         visited = self._visited(dataset) if name == "train" else None
         part = dataset if visited is None else dataset.select(visited)
         columns = reference_columns(
@@ -90,6 +102,7 @@ class SharedReferenceTrainer(DPOTrainer):
             self._reference,
             advance,
             keep_end=self.args.truncation_mode == "keep_end",
+            order=_by_prefix if self.tree else longest_first,
         )
         for column, values in zip(("ref_chosen_logps", "ref_rejected_logps"), columns, strict=True):
             if visited is not None:
@@ -110,6 +123,69 @@ class SharedReferenceTrainer(DPOTrainer):
         every_rank = getattr(sampler, "batch_sampler", sampler)
         return [index for batch in islice(every_rank, batches) for index in batch]
 
+    @property
+    def _longest(self) -> int:
+        """Tokens of the longest sequence that the model is given."""
+        sets: Any = (self.train_dataset, self.eval_dataset)
+        longest: int = max(max(rows["length"]) for rows in sets if rows is not None)
+        return min(longest, self.args.max_length or longest)
+
+    def _check_positions(self) -> None:
+        config = self.model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and self._longest > positions:
+            raise PvMergeError(
+                f"dpo: a row has {self._longest} tokens, and the base has positions for {positions}; "
+                f"set max_length to {positions} or less"
+            )
+
+    def _can_read_trees(self) -> bool:
+        """Have the models understand trees; where they do not, say why and leave them as they are."""
+        models = [self.accelerator.unwrap_model(self.model), self.ref_model]
+        bases = [getattr(m, "get_base_model", lambda m=m: m)() for m in models if m is not None]
+        if self.ref_model is not None:
+            bases[-1] = self.accelerator.unwrap_model(bases[-1])
+        reason = self._why_no_trees(bases[0])
+        if reason is None:
+            before = [attend_to_trees(base) for base in bases]
+            reason = self._trial()
+            if reason is not None:
+                for base, name in zip(bases, before, strict=True):
+                    base.set_attn_implementation(name)
+        if reason is not None:
+            say(self._bar, f"no tree of tokens: the model {reason}")
+        return reason is None
+
+    def _why_no_trees(self, base: Any) -> str | None:
+        if self.aux_loss_enabled:
+            return "balances its experts by counting tokens (router_aux_loss_coef: 0 ends that)"
+        if self.args.torch_compile:
+            return "is compiled"
+        return why_not(base, self._longest)
+
+    def _trial(self) -> str | None:
+        """Compare a tree with padded rows on the longest pairs."""
+        every: Any = self.train_dataset
+        rows = sorted(every, key=lambda row: -row["length"])[:2]
+        inputs = self.data_collator(rows)
+        labels = inputs["input_ids"].masked_fill(inputs.pop("completion_mask") == 0, UNSCORED)
+        inputs = {k: v.to(self.accelerator.device) for k, v in {**inputs, "labels": labels}.items()}
+        model = self._reference_model()
+        was_training = model.training
+        model.eval()
+        try:
+            with completions_only(), self.accelerator.autocast():
+                found = largest_difference(model, inputs)
+        except (TypeError, ValueError, RuntimeError) as error:
+            return f"cannot be called with one ({' '.join(str(error).split())})"
+        finally:
+            model.train(was_training)
+        narrow = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = narrow.get(self.accelerator.mixed_precision, self.model.dtype)
+        if all(value <= TOLERANCE.get(dtype, 0.1) for value in ranks.gather(found)):
+            return None
+        return f"gives other values ({found:.1e} nats of a token)"
+
     def _reference(self, sequences: list[Sequence_]) -> list[float]:
         tokens = [torch.tensor([*prompt, *answer]) for prompt, answer in sequences]
         answers = [torch.tensor([0] * len(p) + [1] * len(a)) for p, a in sequences]
@@ -123,10 +199,13 @@ class SharedReferenceTrainer(DPOTrainer):
         was_training = model.training
         model.eval()
         with completions_only():
-            values = torch.cat(self.compute_ref_log_probs(model, inputs))
+            values = torch.cat(self.compute_ref_log_probs(self._reading(model), inputs))
         model.train(was_training)
         self.reference_computed += len(sequences)
         return [float(value) for value in values.double()]
+
+    def _reading(self, model: Any) -> Any:
+        return AsTree(model) if self.tree else model
 
     def _reference_model(self) -> Any:
         """Return the model that computes the reference, as TRL chooses it."""
@@ -136,12 +215,16 @@ class SharedReferenceTrainer(DPOTrainer):
             return self._precompute_engine
         return self.ref_model if self.ref_model is not None else self.model
 
-    def _compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+    def _compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         with completions_only():
-            return super()._compute_loss(*args, **kwargs)
+            return super()._compute_loss(self._reading(model), *args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: the manifest is the record, and the card is made from it on publishing."""
+
+
+def _by_prefix(sequences: list[Sequence_]) -> list[int]:
+    return tree_order([Encoded((*prompt, *answer), len(prompt)) for prompt, answer in sequences])
 
 
 def _spread(values: list[float], places: list[int], length: int) -> list[float]:

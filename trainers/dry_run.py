@@ -113,6 +113,7 @@ def estimate(settings: DPOSettings) -> Estimate:
                 callbacks=[timer],
                 store=None,
                 bar=Progress(disable=True),
+                tree=settings.tree,
             )
             trainer.remove_callback(PrinterCallback)
             # The pass over these few rows was made just now; this one is timed.

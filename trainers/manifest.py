@@ -65,7 +65,7 @@ def write_manifest(folder: Path, data: dict[str, Any], kind: str = "policy") -> 
     write_json(folder / RUN_MANIFEST, {"kind": kind, "format": 1, **data, "versions": versions()})
 
 
-KINDS = {"policy": "a policy", "sft": "a base"}
+KINDS = {"policy": "a policy", "sft": "a base", "reward": "a reward model"}
 """What ``pv-train`` makes, as manifests and as people call it."""
 
 

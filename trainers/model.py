@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.reference import is_hub_name, loadable
@@ -37,14 +41,26 @@ def load_tokenizer(name: str) -> Any:
 
 def load_model(settings: TrainingSettings) -> Any:
     """Return the base model in ``base_dtype``, or quantized."""
-    options: dict[str, Any] = {"dtype": getattr(torch, settings.base_dtype)}
+    return _load(AutoModelForCausalLM, settings)
+
+
+def load_classifier(settings: TrainingSettings) -> Any:
+    """Return the base model with a head of one output in place of its own, set by torch's seed."""
+    from trl.trainer.reward_trainer import suppress_seqcls_warning
+
+    with suppress_seqcls_warning():  # that the head is new
+        return _load(AutoModelForSequenceClassification, settings, num_labels=1)
+
+
+def _load(kind: Any, settings: TrainingSettings, **options: Any) -> Any:
+    options["dtype"] = getattr(torch, settings.base_dtype)
     if settings.attn_implementation is not None:
         options["attn_implementation"] = settings.attn_implementation
     if settings.quantization is not None:
         options |= _quantized()
     name = settings.base_model
     try:
-        model = AutoModelForCausalLM.from_pretrained(loadable(name), **options)
+        model = kind.from_pretrained(loadable(name), **options)
     except ImportError as error:
         raise PvMergeError(
             f"attn_implementation: {settings.attn_implementation} is not installed ({_line(error)})"
@@ -55,14 +71,14 @@ def load_model(settings: TrainingSettings) -> Any:
     return model
 
 
-def lora_config(settings: TrainingSettings) -> Any:
+def lora_config(settings: TrainingSettings, task_type: str = "CAUSAL_LM") -> Any:
     """Return PEFT's LoraConfig, or None for full fine-tuning."""
     if settings.lora is None:
         return None
     from peft import LoraConfig
 
     try:
-        return LoraConfig(task_type="CAUSAL_LM", **settings.lora)
+        return LoraConfig(task_type=task_type, **settings.lora)
     except (ValueError, TypeError) as error:
         raise PvMergeError(f"lora: {' '.join(str(error).split())}") from None
 

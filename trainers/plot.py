@@ -9,6 +9,8 @@ PANELS = (
     ("loss", "loss", "loss"),
     ("rewards/accuracies", "accuracy", "pairs with the chosen answer ahead"),
     ("rewards/margins", "margin", "chosen − rejected reward (nats × beta)"),
+    ("accuracy", "accuracy", "pairs with the chosen answer ahead"),
+    ("margin", "margin", "chosen − rejected score"),
     ("mean_token_accuracy", "token accuracy", "tokens predicted right"),
 )
 """(key in TRL's log, title, what the axis shows)"""
@@ -19,12 +21,7 @@ def draw(log: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    preference = any("rewards/margins" in entry for entry in log)
-    panels = [
-        panel
-        for panel in PANELS[: 3 if preference else 4]
-        if any(panel[0] in entry for entry in log)
-    ]
+    panels = [panel for panel in PANELS if any(panel[0] in entry for entry in log)][:3]
     if not panels:
         return
     figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")

@@ -64,9 +64,7 @@ def preview(settings: DPOSettings, count: int = 3) -> Preview:
         rows=rows,
         kept=len(tokens.rows),
         dropped={
-            "chosen equals rejected": data.equal,
-            "no clear label": data.undecided,
-            "over max_chars": data.long,
+            **{why.replace("_", " "): count for why, count in data.dropped().items()},
             "prompt fills max_length": tokens.filled,
         },
         truncated=tokens.truncated,

@@ -37,6 +37,15 @@ def sequence_key(prompt: Sequence[int], completion: Sequence[int]) -> bytes:
     return hashlib.sha256(array("q", [len(prompt), *prompt, *completion]).tobytes()).digest()
 
 
+def longest_first(sequences: list[Sequence_]) -> list[int]:
+    """Return the order in which neighbours are alike in length, so that a batch has little padding."""
+    return sorted(range(len(sequences)), key=lambda at: -_length(sequences[at]))
+
+
+def _length(sequence: Sequence_) -> int:
+    return len(sequence[0]) + len(sequence[1])
+
+
 class ReferenceStore:
     """Reference log-probabilities of one base, on disk; safe to share between processes.
 
@@ -90,11 +99,12 @@ def reference_columns(
     compute: Callable[[list[Sequence_]], list[float]],
     advance: Callable[[int, int], None] = lambda done, total: None,
     keep_end: bool = False,
+    order: Callable[[list[Sequence_]], list[int]] = longest_first,
 ) -> tuple[list[float], list[float]]:
     """Return the columns ``ref_chosen_logps`` and ``ref_rejected_logps`` of tokenized ``rows``.
 
-    Sequences that the store does not know go to ``compute`` in batches of ``batch_size``, longest
-    first, so that a batch has little padding and running out of memory shows at once; with several
+    Sequences that the store does not know go to ``compute`` in batches of ``batch_size`` neighbours
+    in ``order``, the largest batch first, so that running out of memory shows at once; with several
     ranks, each takes every so many-th batch. The store is rank 0's; the others pass None.
     ``advance`` is told (sequences done, sequences to do) after each batch.
     """
@@ -109,9 +119,10 @@ def reference_columns(
             pair.append(key)
         keys.append((pair[0], pair[1]))
     known: dict[bytes, float] = ranks.share(store.get(sequences) if store else {})
-    missing = [key for key in sequences if key not in known]
-    missing.sort(key=lambda key: (-len(sequences[key][0]) - len(sequences[key][1]), key))
+    missing = sorted(key for key in sequences if key not in known)
+    missing = [missing[at] for at in order([sequences[key] for key in missing])]
     batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
+    batches.sort(key=lambda batch: -sum(_length(sequences[key]) for key in batch))
     done, together = 0, ranks.world_size()
     for start in range(0, len(batches), together):
         turn = batches[start : start + together]

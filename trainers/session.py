@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from pv_merge.artifacts.folders import readable, write_json
 from pv_merge.errors import PvMergeError
+from pv_merge.progress import say
 from trainers import ranks
 from trainers.manifest import hyperparameters
 from trainers.plot import draw
@@ -47,7 +49,7 @@ class Session:
         self.settings, self.checkpoint = settings, checkpoint
         self.watch = Stopwatch(seconds_before(checkpoint))
         dtype = lossy_dtype(settings)
-        self.meter = LossMeter(dtype, bar.console.print) if dtype else None
+        self.meter = LossMeter(dtype, partial(say, bar)) if dtype else None
         self.callbacks: list[Any] = [self.watch, ProgressCallback(bar, label)]
         if self.meter is not None:
             self.callbacks.append(self.meter)
@@ -85,6 +87,8 @@ class Session:
             "loss": "loss",
             "rewards/accuracies": "accuracy",
             "rewards/margins": "margin",
+            "accuracy": "accuracy",
+            "margin": "margin",
             "mean_token_accuracy": "token_accuracy",
         }
         for key, name in names.items():

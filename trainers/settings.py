@@ -44,18 +44,26 @@ class TrainingSettings(StrictSettings):
         raise NotImplementedError
 
 
-class DPOSettings(TrainingSettings):
-    """A training config for ``pv-train dpo``."""
+class PairSettings(TrainingSettings):
+    """What ``pv-train dpo`` and ``pv-train reward`` have in common."""
 
     preference: str
     """Name of the preference, such as ``helpful``."""
     dataset: PairsDataset
-    """Training pairs; the negative policy reads the same rows with chosen and rejected swapped."""
-    eval_dataset: PairsDataset | None = None
-    """Held-out pairs, for the closing table and for evaluation during training."""
+    """Training pairs; a negative policy reads the same rows with chosen and rejected swapped."""
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype that a finished adapter is stored in. Training is in float32 either way, and since an
     adapter is the delta itself, bfloat16 costs it 0.2 % and halves the file."""
+
+
+class DPOSettings(PairSettings):
+    """A training config for ``pv-train dpo``."""
+
+    eval_dataset: PairsDataset | None = None
+    """Held-out pairs, for the closing table and for evaluation during training."""
+    tree: bool = True
+    """Read each batch as a tree of tokens: a prompt once for both answers, what several prompts share
+    once for all, and nothing padded. Same loss and gradients; false goes by TRL's padded rows."""
     dpo: dict[str, Any] = Field(default_factory=dict)
     """TRL's DPOConfig."""
     protected: bool | None = None
@@ -66,6 +74,20 @@ class DPOSettings(TrainingSettings):
     def options(self) -> dict[str, Any]:
         """The options of TRL's DPOConfig."""
         return self.dpo
+
+
+class RewardSettings(PairSettings):
+    """A training config for ``pv-train reward``."""
+
+    eval_dataset: PairsDataset | None = None
+    """Held-out pairs: the share of them that the model orders right is in its manifest."""
+    reward: dict[str, Any] = Field(default_factory=dict)
+    """TRL's RewardConfig."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of TRL's RewardConfig."""
+        return self.reward
 
 
 class SFTSettings(TrainingSettings):

@@ -30,7 +30,14 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 SLOW_SECONDS = 2.0
 """Time after which compiling is worth a line on the screen."""
 
-SOURCES = ("compiling.py", "kernel_rows.py", "kernel_rounding.py", "kernel_sums.py", "kernels.py")
+SOURCES = (
+    "compiling.py",
+    "kernel_rows.py",
+    "kernel_rounding.py",
+    "kernel_shape.py",
+    "kernel_sums.py",
+    "kernels.py",
+)
 
 
 def say(line: str) -> None:

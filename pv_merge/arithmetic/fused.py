@@ -29,24 +29,22 @@ def merge_part(
 ) -> Sums:
     """Write the merge of ``count`` elements from ``start`` on to the address of each output.
 
-    They must lie in one block of noise. A plan with a density counts its ties down, so the windows
-    of such a tensor come in order.
+    A plan with a density counts its ties down, so the windows of such a tensor come in order.
     """
-    base, parts, bounds = tables(inputs, rules.cast)
     preferences, targets = len(inputs.groups), len(outs)
     shared = np.zeros(1 + preferences * preferences)
     sums = np.zeros((targets, preferences + 2))
-    result = rules.result
-    noise = words = None
-    if result[1]:
-        block, offset = divmod(start, BLOCK)
-        words = ring(BITS[rules.round_to])
-        first = first_word(rules.seed, rules.name, block) + offset
-        noise = words.ctypes.data + first * words.itemsize
-    merge_window(
-        count, base, parts, bounds, plan.sparse, plan.shares, RULES[rules.sign_consensus], plan.etas,
-        result, noise or 0, np.array(outs, np.int64), scratch.take(preferences), shared, sums,
-    )  # fmt: skip
+    done = 0
+    while done < count:  # a block of noise at a time
+        here = min(count - done, BLOCK - (start + done) % BLOCK)
+        base, parts, bounds = tables(inputs.window(done), rules.cast)
+        places = np.array(outs, np.int64) + done * SIZES[rules.stored]
+        merge_window(
+            here, base, parts, bounds, plan.sparse, plan.shares, RULES[rules.sign_consensus],
+            plan.etas, rules.result, _noise(rules, start + done), places,
+            scratch.take(preferences), shared, sums,
+        )  # fmt: skip
+        done += here
     return Sums(
         float(shared[0]),
         shared[1:].reshape(preferences, preferences),
@@ -54,6 +52,16 @@ def merge_part(
         sums[:, 1 + preferences],
         int(sums[:, 0].sum()),
     )
+
+
+def _noise(rules: Rules, position: int) -> int:
+    """Return the address of a position's random word, or 0 where none is needed."""
+    if not rules.is_noisy:
+        return 0
+    block, offset = divmod(position, BLOCK)
+    words = ring(BITS[rules.round_to])
+    first = first_word(rules.seed, rules.name, block) + offset
+    return int(words.ctypes.data) + first * words.itemsize
 
 
 def merge_flat(

@@ -13,9 +13,6 @@ from pv_merge.arithmetic.stored import CODES
 
 F32, BF16, F16, F64 = CODES["F32"], CODES["BF16"], CODES["F16"], CODES["F64"]
 
-ROW = 1024
-"""Elements of a row. All rows that a merge of two preferences works on fit the first-level cache."""
-
 SIGN = np.uint32(0x80000000)
 SIZE = np.uint32(0x7FFFFFFF)
 INFINITE = np.uint32(0x7F800000)

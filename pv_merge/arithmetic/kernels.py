@@ -24,7 +24,6 @@ from pv_merge.arithmetic.kernel_rows import (
     F32,
     F64,
     INFINITE,
-    ROW,
     add_elected,
     add_input,
     bytes_of,
@@ -39,6 +38,7 @@ from pv_merge.arithmetic.kernel_rows import (
     vote,
     widen,
 )
+from pv_merge.arithmetic.kernel_shape import ROW
 from pv_merge.arithmetic.kernel_sums import (
     add_to_lanes,
     count_high,
@@ -153,6 +153,7 @@ def _write(result, base, at, origin, change, count, noise, out):
     else:
         put(stored, change, count, out)
     if result[4] != 0:
+        to_grid(stored, False, change, noise, count)
         subtract(change, origin, np.float32(1.0), count, change)
     return bad
 

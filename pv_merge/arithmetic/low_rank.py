@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from pv_merge.arithmetic.low_rank_rows import Factors, dense
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,14 @@ class LowRank:
 
     def dense(self) -> Tensor:
         """Return the change in float32, in the shape of the layer's weight."""
-        product = (self.b.float() @ self.a.float()) * self.scale
-        return product.T.contiguous() if self.transposed else product
+        import torch
+
+        return torch.from_numpy(dense(self.factors())).to(self.a.device)
+
+    def factors(self) -> Factors:
+        """Return the same without torch, in float32."""
+        a, b = (part.detach().float().cpu().numpy() for part in (self.a, self.b))
+        return Factors(a, b, self.scale, self.transposed)
 
     def stored(self, transposed: bool) -> LowRank:
         """Return the same change for a layer that stores its weight the other way: BA = (AᵀBᵀ)ᵀ."""
@@ -39,6 +48,8 @@ def concatenated(parts: list[tuple[float, LowRank]]) -> LowRank:
 
     The scale of each part goes into B, so that the whole has scale 1: [c₁s₁B₁ | c₂s₂B₂] [A₁; A₂].
     """
+    import torch
+
     a = torch.cat([part.a.float() for _, part in parts])
     b = torch.cat(
         [part.b.float() * (coefficient * part.scale) for coefficient, part in parts], dim=1
@@ -61,6 +72,8 @@ def truncated(phi: Tensor, rank: int | None, energy: float | None) -> tuple[Tens
     ``phi`` is (out, in), a is (rank, in), b is (out, rank). The rank is ``rank``, or the smallest
     that keeps the share ``energy`` of ‖phi‖².
     """
+    import torch
+
     u, s, vt = torch.linalg.svd(phi.float(), full_matrices=False)
     if rank is None:
         share = (s.double() ** 2).cumsum(0)
@@ -77,6 +90,8 @@ def truncated_product(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, 
     ``a`` is (r, in), ``b`` is (out, r). Of the thin factors b = Q₁R₁ and aᵀ = Q₂R₂ only the small
     R₁R₂ᵀ = USVᵀ is decomposed, since b a = Q₁ (USVᵀ) Q₂ᵀ has the same singular values. In float64.
     """
+    import torch
+
     left, inner_left = torch.linalg.qr(b.double())
     right, inner_right = torch.linalg.qr(a.double().T)
     u, s, vt = torch.linalg.svd(inner_left @ inner_right.T, full_matrices=False)

@@ -1,4 +1,4 @@
-"""Measures of vectors: norms, cosines, disagreement, interference, and what arrived of a step."""
+"""Measures of vectors: norms, cosines, disagreement and interference."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ import torch
 from torch import Tensor
 
 from pv_merge.arithmetic.noise import BLOCK
+from pv_merge.arithmetic.views import fit_for_kernels, products
 
 LANES = 1024
 """Sums that run side by side."""
 
 
 def square_sum(tensor: Tensor, other: Tensor | None = None) -> float:
-    """Return Σ tensor² (or Σ tensor·other) in float64.
+    """Return Σ tensor² (or Σ tensor·other) in float64: by kernels on a CPU, to the same bits."""
+    pair = [tensor] if other is None else [tensor, other]
+    # What is wider than float32 stays so.
+    if fit_for_kernels(pair) and all(part.dtype is not torch.float64 for part in pair):
+        return products(pair, [(0, len(pair) - 1)])[0]
+    return square_sum_in_torch(tensor, other)
+
+
+def square_sum_in_torch(tensor: Tensor, other: Tensor | None = None) -> float:
+    """Return Σ tensor² (or Σ tensor·other) in float64: the reference.
 
     Rows of 1024 elements are added up place by place, then the places, half to half, so that the
     result is the same for any number of threads and on any device. Kernels add in the same order.
@@ -70,21 +80,3 @@ def singular_interference(phis: Sequence[Tensor], rank: int) -> float:
     unit = torch.eye(u.shape[1], dtype=u.dtype)
     middle = torch.diag(torch.cat(values))
     return float(((u.T @ u - unit) @ middle @ (v.T @ v - unit)).abs().sum())
-
-
-def shares(gram: Sequence[Sequence[float]], reached: Sequence[float]) -> list[float]:
-    """Return how much of each step arrived: c that minimizes ‖r − Σ c_p s_p‖.
-
-    ``gram[p][q]`` is ⟨s_p, s_q⟩ of the intended steps s = η·φ, ``reached[p]`` is ⟨r, s_p⟩ of the
-    change r that the output shows. Steps that are zero get the share 1.
-    """
-    matrix = torch.tensor(gram, dtype=torch.float64).reshape(len(reached), len(reached))
-    wanted = torch.tensor(reached, dtype=torch.float64)
-    moving = [index for index in range(len(reached)) if matrix[index, index] > 0]
-    result = [1.0] * len(reached)
-    if moving:
-        part = matrix[moving][:, moving]
-        solution = torch.linalg.lstsq(part, wanted[moving, None], driver="gelsd").solution
-        for index, value in zip(moving, solution.flatten().tolist(), strict=True):
-            result[index] = value
-    return result

@@ -30,11 +30,14 @@ def merge(
     kernels do it, elsewhere torch, with the same bits. Raises ``PvMergeError`` where a value is not
     finite, unless ``controls.not_finite`` says that the base's stays.
     """
+    _refuse_whole_numbers(name, base, preferences)
     controls = controls or Controls()
     active = [item for item in preferences if item.eta != 0]
     result = out
     if result is None:
         result = torch.empty_like(base, dtype=dtype, memory_format=torch.contiguous_format)
+    if not base.is_floating_point():
+        return result.copy_(base)
     keep = controls.not_finite == "keep_base"
     if fit_for_kernels([base, result, *(t for item in active for t in item.parts)]):
         formed = [_formed(base, item) if item.transforms else item for item in active]
@@ -48,6 +51,21 @@ def merge(
     if bad and not keep:
         raise PvMergeError(not_finite_problem(name, base, active))
     return result
+
+
+def _refuse_whole_numbers(
+    name: str, base: Tensor, preferences: Sequence[PreferenceInputs[Tensor]]
+) -> None:
+    """Raise ``PvMergeError`` for a weight that is no floating-point number, unless all are equal."""
+    inputs = [part for item in preferences for part in item.parts]
+    if base.is_floating_point() and all(part.is_floating_point() for part in inputs):
+        return
+    for part in inputs:
+        if part.dtype != base.dtype or not torch.equal(part, base):
+            raise PvMergeError(
+                f"{name}: an input is stored as {part.dtype}, the base as {base.dtype}, and they "
+                "differ; whole numbers are no weights, and a buffer must equal the base's"
+            )
 
 
 def _formed(base: Tensor, item: PreferenceInputs[Tensor]) -> PreferenceInputs[Tensor]:

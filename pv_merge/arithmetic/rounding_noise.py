@@ -1,49 +1,53 @@
-"""How much of φ is the rounding of policies that were stored in 16 bits."""
+"""How much of φ is the rounding of policies that were stored in 16 bits. Without torch."""
 
 from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from pv_merge.arithmetic.measures import square_sum
+Array = np.ndarray
 
-DIGITS = {torch.bfloat16: 8, torch.float16: 11}
-"""Bits of a significand, the implicit one included."""
-SMALLEST = {torch.bfloat16: 2.0**-133, torch.float16: 2.0**-24}
+DIGITS = {"BF16": 8, "F16": 11}
+"""Bits of a significand, the implicit one included, by safetensors' names of the narrow dtypes."""
+SMALLEST = {"BF16": 2.0**-133, "F16": 2.0**-24}
 """The spacing at zero."""
+SAMPLE = 1 << 18
+"""Weights of one tensor that are worth looking at."""
 NOTICEABLE = 0.02
 """Share of ‖φ‖ from which on rounding noise is worth a line."""
 
 
-def spacing(weights: Tensor) -> Tensor:
-    """Return the distance from each weight to the next in its dtype (float16 or bfloat16), in float32."""
-    _, exponent = torch.frexp(weights.float())
-    step = torch.ldexp(
-        torch.ones_like(exponent, dtype=torch.float32), exponent - DIGITS[weights.dtype]
-    )
-    return step.clamp_min(SMALLEST[weights.dtype])
+def stride(elements: int) -> int:
+    """Return every how manieth weight of a tensor is looked at; odd, so that no column is met alone."""
+    return (elements // SAMPLE) | 1
 
 
-def rounding_noise(difference: Tensor, *stored: Tensor) -> float:
-    """Return the expected Σ error² of ``difference`` that comes from how its parts were stored.
+def spacing(weights: Array, dtype: str) -> Array:
+    """Return the distance from each weight (float32) to the next in the narrow ``dtype``, in float64."""
+    _, exponent = np.frexp(weights)
+    step = np.where(weights == 0, 0.0, np.ldexp(1.0, exponent - DIGITS[dtype]))
+    found: Array = np.maximum(step, SMALLEST[dtype])
+    return found
 
-    ``difference`` is θ+ − θ− of one weight, or θ± − base; ``stored`` are the one or two of its parts
-    that were rounded to 16 bits when they were saved (others are ignored). A part that was rounded
-    has an error of variance ulp²/12 where the change is large against the spacing ulp. Where it is
-    small, rounding either swallows it or makes a whole step of it: of a change d, in steps, the
-    error is f(1 − f) with f the fraction of d, which for a Gaussian d of mean size μ is
+
+def rounding_noise(difference: Array, weights: Array, dtype: str, rounded: int) -> float:
+    """Return the mean error² of ``difference`` that comes from how its parts were stored.
+
+    ``difference`` is θ+ − θ− of some weights, or θ± − base, in float32; ``weights`` are those of one
+    part, and ``rounded`` says how many parts were rounded to the narrow ``dtype`` when they were
+    saved. Each has an error of variance ulp²/12 where the change is large against the spacing ulp.
+    Where it is small, rounding either swallows it or makes a whole step of it: of a change d, in
+    steps, the error is f(1 − f) with f the fraction of d, which for a Gaussian d of mean size μ is
     μ − (π/2)μ². μ is what is seen, since the expected size of a rounded change is its size.
     """
-    narrow = [part for part in stored if part.dtype in DIGITS]
-    if not narrow or difference.numel() == 0:
+    if difference.size == 0 or rounded == 0:
         return 0.0
-    step = spacing(narrow[0])
-    mean = float((difference.abs() / step).double().mean())
-    most = len(narrow) / 12
+    step = spacing(weights, dtype)
+    mean = float(np.mean(np.abs(difference) / step))
+    most = rounded / 12
     share = mean - math.pi / 2 * mean**2 if mean < 1 / math.pi else most
-    return square_sum(step) * min(share, most)
+    return float(np.mean(step**2)) * min(share, most)
 
 
 def noise_share(noise: float, square: float) -> float:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pv_merge.arithmetic.kernels import COUNT_HIGH, COUNT_LOW, LANES, ROW, survey_window
+from pv_merge.arithmetic.kernel_shape import ROW
+from pv_merge.arithmetic.kernels import COUNT_HIGH, COUNT_LOW, LANES, survey_window
 from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.windows import Load, Plan, Rules, Strength, scratch, tables
 
 STEP = BLOCK
-"""Elements of a window."""
+"""Elements of a window, unless said otherwise; always whole rows."""
 
 _HIGH_BINS, _LOW_BINS = 1 << 16, 1 << 15
 
@@ -26,13 +27,15 @@ def needs_survey(strengths: Sequence[Strength], orthogonal: bool) -> bool:
     return any(item.density < 1 or item.max_relative_norm is not None for item in strengths)
 
 
-def survey(count: int, load: Load, strengths: Sequence[Strength], rules: Rules) -> Plan:
-    """Return the plan of a tensor of ``count`` elements, for one output.
+def survey(
+    count: int, load: Load, strengths: Sequence[Strength], rules: Rules, step: int | None = None
+) -> Plan:
+    """Return the plan of a tensor of ``count`` elements, for one output, in windows of ``step``.
 
     In this order: ``density``, ``interference``, ``max_relative_norm``.
     """
     plan = Plan.plain([[item.eta for item in strengths]])
-    look = _Survey(count, load, plan, rules, len(strengths))
+    look = _Survey(count, load, plan, rules, step or STEP)
     if any(item.density < 1 for item in strengths) and count:
         plan.sparse[:] = look.thresholds([item.density for item in strengths])
     if rules.orthogonal:
@@ -64,15 +67,15 @@ def capped_eta(eta: float, phi: float, base: float, limit: float) -> float:
 class _Survey:
     """Passes over a tensor."""
 
-    def __init__(self, count: int, load: Load, plan: Plan, rules: Rules, preferences: int) -> None:
+    def __init__(self, count: int, load: Load, plan: Plan, rules: Rules, step: int) -> None:
         self._count, self._load, self._plan, self._rules = count, load, plan, rules
-        self._preferences = preferences
+        self._step = step
 
     def _pass(self, task: int, pairs: np.ndarray, counts: np.ndarray, lanes: np.ndarray) -> None:
         sparse = self._plan.sparse.copy()
-        rows = scratch.take(self._preferences)
-        for start in range(0, self._count, STEP):
-            count = min(STEP, self._count - start)
+        rows = scratch.take(self._plan.etas.shape[1])
+        for start in range(0, self._count, self._step):
+            count = min(self._step, self._count - start)
             base, parts, bounds = tables(self._load(start, count), self._rules.cast)
             survey_window(
                 task, count, base, parts, bounds, sparse, self._plan.shares, pairs, rows, counts,
@@ -123,4 +126,4 @@ def folded(lanes: np.ndarray) -> float:
 def inner_products(count: int, load: Load, pairs: Sequence[tuple[int, int]]) -> list[float]:
     """Return the inner products of pairs of a tensor's φ, by their numbers; −1 is the base."""
     number = len(load(0, 0).groups)
-    return _Survey(count, load, Plan.plain([[1.0] * number]), Rules(), number).products(pairs)
+    return _Survey(count, load, Plan.plain([[1.0] * number]), Rules(), STEP).products(pairs)

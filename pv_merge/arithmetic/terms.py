@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pv_merge.arithmetic.choices import (
     Interference,
@@ -16,7 +14,10 @@ from pv_merge.arithmetic.choices import (
     refuse_unknown,
 )
 
-Transform = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Transform = Callable[["Tensor"], "Tensor"]
 """What a further control makes of a whole φ (float32, any shape); it may not change its input."""
 
 Part = TypeVar("Part")

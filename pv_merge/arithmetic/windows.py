@@ -5,6 +5,7 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pv_merge.arithmetic.kernels import ROW, SCRATCH_ROWS
+from pv_merge.arithmetic.kernel_shape import ROW
+from pv_merge.arithmetic.kernels import SCRATCH_ROWS
 from pv_merge.arithmetic.noise import BITS
 from pv_merge.arithmetic.stored import CODES, SIZES
 
@@ -81,12 +83,15 @@ class Rules:
     report: bool = False
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether the result is rounded stochastically."""
+        return self.stochastic and self.round_to in BITS
+
+    @property
     def result(self) -> np.ndarray:
-        """The same as kernels take it."""
-        noisy = self.stochastic and self.round_to in BITS
-        return np.array(
-            [CODES[self.round_to], noisy, CODES[self.stored], self.keep_base, self.report], np.int64
-        )
+        """What becomes of a row, as kernels take it."""
+        said = (self.is_noisy, CODES[self.stored], self.keep_base, self.report)
+        return np.array([CODES[self.round_to], *said], np.int64)
 
 
 @dataclass
@@ -149,3 +154,17 @@ def tables(inputs: Inputs, cast: str | None) -> tuple[np.ndarray, np.ndarray, np
     ]
     bounds = np.cumsum([0, *(len(group) for group in inputs.groups)], dtype=np.int64)
     return base, np.array(parts, np.int64).reshape(-1, 3), bounds
+
+
+def not_finite_in(flat: Flat, count: int) -> int | None:
+    """Return the place of the first element that is not finite in float32, or None."""
+    width = SIZES[flat.dtype]
+    raw = memoryview((ctypes.c_char * (count * width)).from_address(flat.address))
+    if flat.dtype == "F64":
+        with np.errstate(over="ignore"):
+            odd = ~np.isfinite(np.frombuffer(raw, np.float64).astype(np.float32))
+    else:
+        mask = {"F32": 0x7F800000, "BF16": 0x7F80, "F16": 0x7C00}[flat.dtype]
+        bits = np.frombuffer(raw, f"u{width}")
+        odd = np.bitwise_and(bits, mask) == mask
+    return int(odd.argmax()) if odd.any() else None

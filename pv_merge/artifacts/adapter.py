@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from pv_merge.arithmetic.low_rank import LowRank
+from pv_merge.arithmetic.low_rank_rows import Factors
 from pv_merge.artifacts.adapter_config import AdapterConfig, Settled, read_adapter_config
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pv_merge.artifacts.weights_file import TensorInfo, WeightsFile
-from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.errors import PvMergeError, Topic, raise_all
 
 PREFIX = "base_model.model."
 _KEY = re.compile(
@@ -136,27 +136,41 @@ class Adapter:
     @cached_property
     def modules(self) -> dict[str, LowRank]:
         """The change of each adapted module, by the module's name in the base model."""
-        pairs = self.pairs
-        tensors = self._tensors()
+        self._refuse_not_finite()
         return {
             module: LowRank(
-                tensors[pair.first],
-                tensors[pair.second],
+                self._file.tensor(pair.first),
+                self._file.tensor(pair.second),
                 self._settled[module].scale,
                 self._flipped(module, pair),
                 pair.embedding,
             )
-            for module, pair in pairs.items()
+            for module, pair in self.pairs.items()
         }
 
-    def _tensors(self) -> dict[str, Tensor]:
-        found = {key: self._file.tensor(key) for key in self._file.infos}
-        for key, tensor in found.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise PvMergeError(
-                    f"{self._file.path}: {key} holds values that are not finite; did its training diverge?"
-                )
-        return found
+    @cached_property
+    def factors(self) -> dict[str, Factors]:
+        """The same without torch, in float32."""
+        self._refuse_not_finite()
+        return {
+            module: Factors(
+                self._file.float32(pair.first),
+                self._file.float32(pair.second),
+                self._settled[module].scale,
+                self._flipped(module, pair),
+            )
+            for module, pair in self.pairs.items()
+        }
+
+    def _refuse_not_finite(self) -> None:
+        for pair in self.pairs.values():
+            for key in (pair.first, pair.second):
+                if not np.isfinite(self._file.float32(key)).all():
+                    raise PvMergeError(
+                        f"{self._file.path}: {key} holds values that are not finite; did its training "
+                        "diverge?",
+                        Topic.FINITE,
+                    )
 
     def problems(self, base: Checkpoint) -> list[str]:
         """Return one line for each adapted module that the base lacks or has in another shape."""

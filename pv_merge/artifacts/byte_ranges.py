@@ -1,22 +1,27 @@
 """Where each tensor lies in its safetensors file, and reads and writes of parts of it.
 
 Whole tensors come from the safetensors library; this is for streaming: a block at a time, into
-memory that is used again, without the page faults of a memory map.
+memory that is used again, without the page faults of a memory map, and without torch. Positioned
+reads and writes, where the system has them, go on in all threads at the same time.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from pv_merge.arithmetic.dtypes import DTYPES
+from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
+
+_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 class Range(NamedTuple):
@@ -25,7 +30,8 @@ class Range(NamedTuple):
     path: Path
     offset: int
     """Bytes from the start of the file."""
-    dtype: torch.dtype
+    dtype: str
+    """safetensors' name of it."""
     shape: tuple[int, ...]
 
     @property
@@ -39,7 +45,7 @@ class Range(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Number of bytes."""
-        return self.elements * self.dtype.itemsize
+        return self.elements * SIZES[self.dtype]
 
 
 def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
@@ -47,70 +53,137 @@ def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
     found: dict[str, Range] = {}
     for part in checkpoint.parts:
         for name, info in part.infos.items():
-            if info.dtype not in DTYPES:
+            if info.dtype not in SIZES:
                 raise PvMergeError(
                     f"{part.path}: {name} is stored as {info.dtype}, which cannot be merged"
                 )
-            found[name] = Range(part.path, info.offset, DTYPES[info.dtype], info.shape)
+            found[name] = Range(part.path, info.offset, info.dtype, info.shape)
     return found
 
 
+class OpenFile:
+    """A file that any thread may read and write anywhere."""
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC if write else os.O_RDONLY
+        self._descriptor = os.open(path, flags | _BINARY, 0o666)
+        self._lock = threading.Lock()  # for systems without positioned reads
+
+    def read_into(self, memory: memoryview, position: int) -> None:
+        """Fill ``memory`` from ``position`` on. Raises ``PvMergeError`` where the file is shorter."""
+        done = 0
+        while done < len(memory):
+            got = self._read_some(memory[done:], position + done)
+            if got == 0:
+                raise PvMergeError(f"{self.path}: ends too early; was it changed during the merge?")
+            done += got
+
+    def _read_some(self, memory: memoryview, position: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._descriptor, [memory], position)
+        with self._lock:
+            os.lseek(self._descriptor, position, os.SEEK_SET)
+            found = os.read(self._descriptor, len(memory))
+        memory[: len(found)] = found
+        return len(found)
+
+    def write(self, memory: memoryview, position: int) -> None:
+        """Write all of ``memory`` from ``position`` on."""
+        done = 0
+        while done < len(memory):
+            if hasattr(os, "pwrite"):
+                done += os.pwrite(self._descriptor, memory[done:], position + done)
+                continue
+            with self._lock:
+                os.lseek(self._descriptor, position + done, os.SEEK_SET)
+                done += os.write(self._descriptor, memory[done:])
+
+    def reserve(self, size: int) -> None:
+        """Give the file its final length, and its place on the disk where the system can."""
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._descriptor, 0, size)
+        else:
+            os.ftruncate(self._descriptor, size)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._descriptor)
+
+
 class Files:
-    """Open file descriptors by path; close them with ``close``."""
+    """Open files by path; close them with ``close``."""
 
     def __init__(self) -> None:
-        self._open: dict[Path, int] = {}
+        self._open: dict[Path, OpenFile] = {}
+        self._lock = threading.Lock()
 
-    def descriptor(self, path: Path) -> int:
-        """Return an open descriptor for reading."""
-        if path not in self._open:
-            self._open[path] = os.open(path, os.O_RDONLY)
-        return self._open[path]
+    def open(self, path: Path) -> OpenFile:
+        """Return an open file for reading."""
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = OpenFile(path)
+            return self._open[path]
+
+    def read(self, place: Range, start: int, count: int, memory: memoryview) -> memoryview:
+        """Read ``count`` elements of a tensor from ``start`` on; return the part of ``memory``."""
+        width = SIZES[place.dtype]
+        view = memory[: count * width]
+        self.open(place.path).read_into(view, place.offset + start * width)
+        return view
 
     def close(self) -> None:
         """Close all of them."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
+        for file in self._open.values():
+            file.close()
         self._open.clear()
+
+
+def read_bytes(place: Range) -> np.ndarray:
+    """Return all bytes of a tensor."""
+    found = np.empty(place.nbytes, np.uint8)
+    file = OpenFile(place.path)
+    try:
+        file.read_into(found.data, place.offset)
+    finally:
+        file.close()
+    return found
+
+
+def parts_of(place: Range, size: int = 1 << 22) -> Iterator[memoryview]:
+    """Yield a tensor's bytes, some millions at a time; each part lasts until the next."""
+    buffer = np.empty(min(size, place.nbytes), np.uint8)
+    file = OpenFile(place.path)
+    try:
+        for start in range(0, place.nbytes, size):
+            part = buffer.data[: min(size, place.nbytes - start)]
+            file.read_into(part, place.offset + start)
+            yield part
+    finally:
+        file.close()
+
+
+def read_float32(place: Range) -> np.ndarray:
+    """Return a tensor in float32, which holds bfloat16 and float16 exactly, in its shape."""
+    raw = read_bytes(place)
+    if place.dtype == "BF16":
+        values = (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    elif place.dtype in _NUMPY:
+        values = raw.view(_NUMPY[place.dtype]).astype(np.float32, copy=False)
+    else:
+        raise PvMergeError(f"{place.path}: holds {place.dtype} where weights are expected")
+    return values.reshape(place.shape)
 
 
 class Memory(threading.local):
     """Memory that each thread uses again."""
 
     def __init__(self) -> None:
-        self.buffers: dict[int, bytearray] = {}
+        self._buffers: dict[int, np.ndarray] = {}
 
-    def buffer(self, index: int, size: int) -> bytearray:
+    def buffer(self, index: int, size: int) -> np.ndarray:
         """Return the thread's buffer of that number, of ``size`` bytes or more."""
-        if len(self.buffers.get(index, b"")) < size:
-            self.buffers[index] = bytearray(size)
-        return self.buffers[index]
-
-    def output(self, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return memory for a result, the thread's own on a CPU."""
-        if device.type != "cpu":
-            return torch.empty(count, dtype=dtype, device=device)
-        return torch.frombuffer(self.buffer(-1, count * dtype.itemsize), dtype=dtype, count=count)
-
-
-def read_part(files: Files, place: Range, start: int, count: int, buffer: bytearray) -> Tensor:
-    """Return ``count`` elements from ``start`` of a tensor, flat, held in ``buffer``."""
-    size = count * place.dtype.itemsize
-    view = memoryview(buffer)[:size]
-    descriptor = files.descriptor(place.path)
-    position = place.offset + start * place.dtype.itemsize
-    done = 0
-    while done < size:
-        got = os.preadv(descriptor, [view[done:]], position + done)
-        if got == 0:
-            raise PvMergeError(f"{place.path}: ends too early; was it changed during the merge?")
-        done += got
-    return torch.frombuffer(buffer, dtype=place.dtype, count=count)
-
-
-def write_part(descriptor: int, position: int, tensor: Tensor) -> None:
-    """Write a flat, contiguous tensor's bytes at ``position`` of a file."""
-    view = tensor.view(torch.uint8).numpy().data
-    done = 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done:], position + done)
+        held = self._buffers.get(index)
+        if held is None or held.nbytes < size:
+            held = self._buffers[index] = np.empty(size, np.uint8)
+        return held

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pv_merge.arithmetic.stored import SIZES
+from pv_merge.artifacts.byte_ranges import ranges, read_bytes
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
 
@@ -69,9 +71,7 @@ def kind_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
 
 def unmergeable(base: Checkpoint) -> list[str]:
     """Return a line if the base stores weights in a dtype that cannot be read as numbers."""
-    from pv_merge.arithmetic.dtypes import DTYPES
-
-    names = [name for name, info in base.infos.items() if info.dtype not in DTYPES]
+    names = [name for name, info in base.infos.items() if info.dtype not in SIZES]
     if not names:
         return []
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -82,7 +82,5 @@ def unmergeable(base: Checkpoint) -> list[str]:
 
 
 def _equal_bytes(base: Checkpoint, other: Checkpoint, name: str) -> bool:
-    import torch
-
-    left, right = (c.tensor(name).reshape(-1).view(torch.uint8) for c in (base, other))
-    return torch.equal(left, right)
+    left, right = (read_bytes(ranges(checkpoint)[name]) for checkpoint in (base, other))
+    return left.tobytes() == right.tobytes()

@@ -69,7 +69,7 @@ class Manifest(PolicyNote):
     ``data`` is all of it as it was read, to be handed on.
     """
 
-    kind: Literal["preference_vector", "policy", "sft", "export"] | None = None
+    kind: Literal["preference_vector", "policy", "sft", "reward", "export"] | None = None
     format: int | None = None
     preference: str | None = None
     protected: StrictBool | None = None

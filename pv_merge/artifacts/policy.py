@@ -78,6 +78,10 @@ class Policy:
         module = name.removesuffix(".weight")
         return self.adapter.modules.get(module) if name.endswith(".weight") else None
 
+    def stored(self, name: str) -> Tensor | None:
+        """Return a weight as the policy's checkpoint stores it; None where an adapter is all there is."""
+        return None if self.checkpoint is None else self.checkpoint.tensor(name)
+
     def delta(self, name: str, base: Tensor) -> Tensor | None:
         """Return policy − base of one tensor in float32, or None where nothing changed."""
         if self.adapter is not None:

@@ -180,6 +180,17 @@ def without_revision(name: str) -> str:
     return parsed.repo if parsed else name
 
 
+def portable(name: str) -> str:
+    """Return a path under the current folder as one relative to it, and any other name as it is."""
+    path = Path(name)
+    if not path.is_absolute():
+        return name
+    try:
+        return f"./{path.relative_to(Path.cwd()).as_posix()}"
+    except ValueError:
+        return name
+
+
 def cached_folder(name: str | Path) -> Path | None:
     """Return the folder that ``name`` means if it is here or in the Hub's cache, else None.
 

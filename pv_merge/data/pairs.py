@@ -37,6 +37,20 @@ class Pairs:
     """Rows dropped because the label does not pick one answer."""
     long: int
     """Rows dropped because they exceed ``max_chars``."""
+    empty: int = 0
+    """Rows dropped because an answer is empty."""
+    seen: int = 0
+    """Rows dropped because their prompt is in the pairs that ``without`` names."""
+
+    def dropped(self) -> dict[str, int]:
+        """Return the rows dropped for each reason, as a manifest says it."""
+        return {
+            "chosen_equals_rejected": self.equal,
+            "empty_answer": self.empty,
+            "no_clear_label": self.undecided,
+            "over_max_chars": self.long,
+            "prompt_in_without": self.seen,
+        }
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the pairs, in order."""
@@ -122,7 +136,9 @@ def convert(rows: Iterable[Row], settings: DatasetSettings) -> Pairs:
         raise PvMergeError(f"{settings.path}: unknown format {settings.format!r}{hint}")
     to_pair = FORMATS[settings.format]
     kept: list[Pair] = []
-    equal = undecided = long = count = 0
+    without = getattr(settings, "without", None)
+    known = {pair.prompt for pair in load_pairs(without).pairs} if without else frozenset()
+    equal = undecided = long = empty = seen = count = 0
     for count, row in enumerate(rows, start=1):
         try:
             pair = to_pair(row, settings.label)
@@ -136,6 +152,10 @@ def convert(rows: Iterable[Row], settings: DatasetSettings) -> Pairs:
             undecided += 1
         elif pair.chosen == pair.rejected:
             equal += 1
+        elif not pair.chosen.strip() or not pair.rejected.strip():
+            empty += 1
+        elif pair.prompt in known:
+            seen += 1
         elif settings.max_chars is not None and _characters(pair) > settings.max_chars:
             long += 1
         else:
@@ -147,9 +167,10 @@ def convert(rows: Iterable[Row], settings: DatasetSettings) -> Pairs:
     if not kept:
         raise PvMergeError(
             f"{settings.path}: no usable row of {count}: in {equal} chosen equals rejected, "
-            f"{undecided} have no clear label, {long} are over max_chars; are the columns right?"
+            f"{empty} have an empty answer, {undecided} have no clear label, {long} are over "
+            f"max_chars, the prompts of {seen} are in without; are the columns right?"
         )
-    return Pairs(tuple(kept), equal, undecided, long)
+    return Pairs(tuple(kept), equal, undecided, long, empty, seen)
 
 
 def _characters(pair: Pair) -> int:

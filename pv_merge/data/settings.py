@@ -41,6 +41,8 @@ class PairsDataset(DatasetSettings):
     """Where preference pairs come from."""
 
     format: str = "pairs"
+    without: PairsDataset | None = None
+    """Leave out rows whose prompt is in these pairs, such as those that a policy was trained on."""
 
 
 class InstructionDataset(DatasetSettings):

@@ -1,119 +1,46 @@
 """Log-probabilities of completions, each shared prefix encoded once.
 
-Sequences are laid out as a tree of tokens, packed into one row: a token attends to itself and its
-ancestors, and its position is its depth. So the system prompt is encoded once for a whole pack, a
-prompt once for both answers, and nothing is padding. The result is that of the plain way (one
-sequence a row) up to the order of floating-point sums; ``Scorer`` checks that on the longest pair
-that it is given, and uses the plain way for a model where it does not hold (state-space layers,
-sliding windows).
+Sequences are laid out as trees of tokens (``pv_merge.data.token_tree``): the system prompt is encoded
+once for a whole pack, a prompt once for both answers, and nothing is padding. The result is that of
+the plain way (one sequence a row) up to the order of floating-point sums; ``Scorer`` checks that on
+the longest sequence that it is given, and uses the plain way for a model where it does not hold
+(state-space layers, sliding windows).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pv_merge.data.encoding import Encoded
+from pv_merge.data.token_tree import UNSCORED, make_tree, packs
+from pv_merge.data.tree_attention import attending_to_trees, tree_inputs, why_not
 
 PACK_TOKENS = 512
-"""Tokens of one pack; larger ones share more, but attention grows with the square."""
+"""Tokens of one pack; of each that is scored there is a row of logits."""
 PLAIN_TOKENS = 1024
 """Tokens of one padded batch of the plain way."""
 TOLERANCE = 1e-3
 """Nats per token by which the tree may differ from the plain way (in float32)."""
 
 
-@dataclass
-class Pack:
-    """Some sequences as one tree of tokens; a parent always precedes its children."""
-
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-    paths: list[tuple[int, list[int]]] = field(default_factory=list)
-    """(sequence, the nodes of its completion)"""
-    children: list[dict[int, int]] = field(default_factory=lambda: [{}])
-    """Children of each node by token; entry 0 is the root's."""
-
-    def new_tokens(self, tokens: Sequence[int]) -> int:
-        """Return how many nodes ``add`` would make."""
-        node = -1
-        for depth, token in enumerate(tokens):
-            found = self.children[node + 1].get(token)
-            if found is None:
-                return len(tokens) - depth
-            node = found
-        return 0
-
-    def add(self, index: int, sequence: Encoded) -> None:
-        """Add a sequence under the number ``index``."""
-        node, path = -1, []
-        for depth, token in enumerate(sequence.tokens):
-            found = self.children[node + 1].get(token)
-            if found is None:
-                found = len(self.tokens)
-                self.children[node + 1][token] = found
-                self.children.append({})
-                self.tokens.append(token)
-                self.parents.append(node)
-                self.depths.append(depth)
-            node = found
-            if depth >= max(sequence.start, 1):
-                path.append(node)
-        self.paths.append((index, path))
-
-    def mask(self) -> np.ndarray:
-        """Return which token sees which. Shape: (tokens, tokens), bool."""
-        seen = np.zeros((len(self.tokens), len(self.tokens)), dtype=bool)
-        for node, parent in enumerate(self.parents):
-            if parent >= 0:
-                seen[node] = seen[parent]
-            seen[node, node] = True
-        return seen
-
-
-def make_packs(sequences: Sequence[Encoded], budget: int = PACK_TOKENS) -> list[Pack]:
-    """Return packs of about ``budget`` tokens; sequences with a common prefix are neighbours."""
-    order = sorted(range(len(sequences)), key=lambda i: (sequences[i].tokens, i))
-    packs: list[Pack] = []
-    for index in order:
-        sequence = sequences[index]
-        if not packs or len(packs[-1].tokens) + packs[-1].new_tokens(sequence.tokens) > budget:
-            packs.append(Pack())
-        packs[-1].add(index, sequence)
-    return packs
-
-
 @torch.inference_mode()
-def pack_logps(model: Any, pack: Pack) -> dict[int, float]:
-    """Return Σ log p over the completion of each sequence of a pack, in nats."""
-    device, dtype = model.device, model.dtype
-    needed = sorted({node for _, path in pack.paths for node in path})
-    if not needed:
-        return {index: 0.0 for index, _ in pack.paths}
-    parents = sorted({pack.parents[node] for node in needed})
-    row = {parent: place for place, parent in enumerate(parents)}
-    blocked = torch.from_numpy(~pack.mask()).to(device)
-    mask = torch.zeros(blocked.shape, dtype=dtype, device=device)
-    mask.masked_fill_(blocked, torch.finfo(dtype).min)
-    logits = logits_at(
-        model,
-        torch.tensor(parents, device=device),
-        input_ids=torch.tensor([pack.tokens], device=device),
-        attention_mask=mask[None, None],
-        position_ids=torch.tensor([pack.depths], device=device),
-    )[0].float()
-    rows = torch.tensor([row[pack.parents[node]] for node in needed], device=device)
-    tokens = torch.tensor([pack.tokens[node] for node in needed], device=device)
-    values = (logits[rows, tokens] - logits.logsumexp(-1)[rows]).double().tolist()
-    logp = dict(zip(needed, values, strict=True))
-    return {index: float(sum(logp[node] for node in path)) for index, path in pack.paths}
+def tree_logps(model: Any, sequences: Sequence[Encoded]) -> list[float]:
+    """Return Σ log p over the completion of each sequence, in nats; see ``attending_to_trees``."""
+    tree = make_tree(sequences)
+    rows = [place for place, label in enumerate(tree.labels) if label != UNSCORED]
+    if not rows:
+        return [0.0] * len(sequences)
+    kept = torch.tensor(rows, device=model.device)
+    logits = logits_at(model, kept, **tree_inputs(tree, model.device))[0].float()
+    labels = torch.tensor([tree.labels[place] for place in rows], device=model.device)
+    values = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(-1)
+    logp = dict(zip(rows, values.double().tolist(), strict=True))
+    return [float(sum(logp[place] for place in places)) for places in tree.scored]
 
 
 @torch.inference_mode()
@@ -154,29 +81,33 @@ class Scorer:
 
     def __init__(self, sequences: Sequence[Encoded]) -> None:
         self.sequences = list(sequences)
-        self._packs = make_packs(self.sequences)
+        self._packs = packs(self.sequences, PACK_TOKENS)
         self._plain: bool | None = None
 
     def score(self, model: Any, advance: Callable[[int], None] = lambda count: None) -> list[float]:
         """Return Σ log p over each completion, in nats. ``advance`` hears of sequences done."""
         if self._plain is None:
             self._plain = not self._tree_holds(model)
-        totals = [0.0] * len(self.sequences)
         if self._plain:
-            for batch in self._batches():
-                for index, value in zip(
-                    batch, plain_logps(model, [self.sequences[i] for i in batch]), strict=True
-                ):
-                    totals[index] = value
-                advance(len(batch))
-            return totals
-        for pack in self._packs:
-            for index, value in pack_logps(model, pack).items():
+            return self._in_batches(self._rows(), lambda part: plain_logps(model, part), advance)
+        with attending_to_trees(model):
+            return self._in_batches(self._packs, lambda part: tree_logps(model, part), advance)
+
+    def _in_batches(
+        self,
+        batches: list[list[int]],
+        logps: Callable[[list[Encoded]], list[float]],
+        advance: Callable[[int], None],
+    ) -> list[float]:
+        totals = [0.0] * len(self.sequences)
+        for batch in batches:
+            values = logps([self.sequences[index] for index in batch])
+            for index, value in zip(batch, values, strict=True):
                 totals[index] = value
-            advance(len(pack.paths))
+            advance(len(batch))
         return totals
 
-    def _batches(self) -> list[list[int]]:
+    def _rows(self) -> list[list[int]]:
         order = sorted(range(len(self.sequences)), key=lambda i: -len(self.sequences[i].tokens))
         batches: list[list[int]] = []
         for index in order:
@@ -188,19 +119,18 @@ class Scorer:
 
     def _tree_holds(self, model: Any) -> bool:
         longest = max(range(len(self.sequences)), key=lambda i: len(self.sequences[i].tokens))
-        pack = max(self._packs, key=lambda p: any(index == longest for index, _ in p.paths))
+        if why_not(model, len(self.sequences[longest].tokens)) is not None:
+            return False
+        beside = next(pack for pack in self._packs if longest in pack)
         # The longest, and one more that shares its prefix or stands beside it.
-        indices = [longest, *(index for index, _ in pack.paths if index != longest)][:2]
-        trial = Pack()
-        for index in indices:
-            trial.add(index, self.sequences[index])
+        trial = [self.sequences[i] for i in [longest, *(i for i in beside if i != longest)][:2]]
         try:
-            tree = pack_logps(model, trial)
+            with attending_to_trees(model):
+                tree = tree_logps(model, trial)
         except (TypeError, ValueError, RuntimeError):
             return False
-        plain = plain_logps(model, [self.sequences[index] for index in indices])
         slack = TOLERANCE if model.dtype == torch.float32 else 50 * TOLERANCE
         return all(
-            abs(tree[index] - value) <= slack * max(1, self.sequences[index].length)
-            for index, value in zip(indices, plain, strict=True)
+            abs(found - value) <= slack * max(1, sequence.length)
+            for found, value, sequence in zip(tree, plain_logps(model, trial), trial, strict=True)
         )

@@ -6,86 +6,94 @@ of weights: a layer, or the whole model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import operator
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from pv_merge.arithmetic.measures import shares
+from pv_merge.arithmetic.shares import shares
 from pv_merge.artifacts.weight_names import layer_of
+
+if TYPE_CHECKING:
+    from pv_merge.arithmetic.windows import Sums
 
 REPORT_NAME = "pv_merge_report.json"
 WARN_BELOW = 0.9
 """A share below this is a warning."""
 
 
-@dataclass
-class _Sums:
+@dataclass(frozen=True)
+class Products:
     """Inner products over some weights; P is the number of preferences."""
 
-    base: float = 0.0
+    base: float
     """‖base‖²"""
-    gram: list[list[float]] = field(default_factory=list)
-    """⟨s_p, s_q⟩ of the steps s = η·φ, P × P"""
-    reached: list[float] = field(default_factory=list)
-    """⟨r, s_p⟩ of the change r that the output shows, P"""
-    change: float = 0.0
+    gram: np.ndarray
+    """⟨s_p, s_q⟩ of the steps s = η·φ, (P, P)"""
+    reached: np.ndarray
+    """⟨r, s_p⟩ of the change r that the output shows, (P,)"""
+    change: float
     """‖r‖²"""
 
-    def add(self, other: _Sums) -> None:
-        count = len(other.reached)
-        if not self.reached:
-            self.gram, self.reached = [[0.0] * count for _ in range(count)], [0.0] * count
-        self.base += other.base
-        self.change += other.change
-        for p in range(count):
-            self.reached[p] += other.reached[p]
-            for q in range(count):
-                self.gram[p][q] += other.gram[p][q]
+    def __add__(self, other: Products) -> Products:
+        return Products(
+            self.base + other.base,
+            self.gram + other.gram,
+            self.reached + other.reached,
+            self.change + other.change,
+        )
 
 
 class LossReport:
-    """Collects blocks while a merge goes on; several threads may add at the same time."""
+    """Collects parts while a merge goes on; several threads may add at the same time."""
 
     def __init__(self, etas: Mapping[str, float | None]) -> None:
         self.etas = dict(etas)
-        self._weights: dict[str, _Sums] = {}
+        self._parts: dict[str, dict[int, Products]] = {}
+        self._lock = threading.Lock()
 
-    def products(self, base: Tensor, steps: Mapping[str, Tensor], out: Tensor) -> _Sums:
-        """Return the inner products of one block (all flat); hand them to ``collect``.
+    def collect(self, name: str, start: int, products: Products) -> None:
+        """Take the inner products of the part of a weight that begins at element ``start``."""
+        with self._lock:
+            self._parts.setdefault(name, {})[start] = products
 
-        ``steps`` holds η·φ of the preferences that move.
-        """
-        origin = base.float()
-        change = out.to(torch.float32, copy=True).sub_(origin)
-        count = len(self.etas)
-        gram = [[0.0] * count for _ in range(count)]
-        reached = [0.0] * count
-        moving = [(index, steps[name]) for index, name in enumerate(self.etas) if name in steps]
-        for p, step in moving:
-            reached[p] = float(torch.dot(change, step))
-            for q, other in moving:
-                if q >= p:
-                    gram[p][q] = gram[q][p] = float(torch.dot(step, other))
-        return _Sums(
-            float(torch.dot(origin, origin)), gram, reached, float(torch.dot(change, change))
-        )
+    def take(
+        self,
+        name: str,
+        start: int,
+        preferences: Sequence[str],
+        etas: np.ndarray,
+        sums: Sums,
+        target: int,
+    ) -> None:
+        """Take what kernels found of a part: of φ, which ``etas`` make steps."""
+        at, count = [list(self.etas).index(label) for label in preferences], len(self.etas)
+        gram, reached = np.zeros((count, count)), np.zeros(count)
+        scale = etas.astype(np.float64)
+        upper = np.triu(sums.gram)
+        gram[np.ix_(at, at)] = (upper + np.triu(upper, 1).T) * np.outer(scale, scale)
+        reached[at] = sums.reached[target] * scale
+        self.collect(name, start, Products(sums.base, gram, reached, float(sums.change[target])))
 
-    def collect(self, name: str, sums: _Sums) -> None:
-        """Take the inner products of a part of the weight ``name``."""
-        self._weights.setdefault(name, _Sums()).add(sums)
+    def _weight(self, name: str) -> Products:
+        """Return the sums of a weight, added up in order, whichever thread was first."""
+        parts = self._parts[name]
+        return reduce(operator.add, (parts[start] for start in sorted(parts)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report: over all weights, and by layer."""
-        whole = _Sums()
-        layers: dict[str, _Sums] = {}
-        for name in sorted(self._weights):
-            whole.add(self._weights[name])
+        whole = self._nothing()
+        layers: dict[str, Products] = {}
+        for name in sorted(self._parts):
+            own = self._weight(name)
+            whole += own
             layer = layer_of(name)
             label = "outside the layers" if layer is None else str(layer)
-            layers.setdefault(label, _Sums()).add(self._weights[name])
+            layers[label] = layers.get(label, self._nothing()) + own
         order = sorted(
             layers, key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0)
         )
@@ -96,18 +104,22 @@ class LossReport:
             "layers": {label: self._figures(layers[label]) for label in order},
         }
 
-    def _figures(self, sums: _Sums) -> dict[str, Any]:
-        intended = sum(sum(row) for row in sums.gram)
-        missed = sums.change - 2 * sum(sums.reached) + intended
-        arrived = shares(sums.gram, sums.reached)
+    def _nothing(self) -> Products:
+        count = len(self.etas)
+        return Products(0.0, np.zeros((count, count)), np.zeros(count), 0.0)
+
+    def _figures(self, sums: Products) -> dict[str, Any]:
+        intended = float(sums.gram.sum())
+        missed = float(sums.change - 2 * sums.reached.sum() + intended)
+        arrived = shares(sums.gram.tolist(), sums.reached.tolist())
         preferences = {}
         for index, (name, eta) in enumerate(self.etas.items()):
-            step = sums.gram[index][index] ** 0.5 if sums.gram else 0.0
+            step = float(sums.gram[index, index]) ** 0.5
             preferences[name] = {
                 "eta": eta,
                 "norm": step / abs(eta) if eta else None,
                 "relative_step": step / sums.base**0.5 if sums.base else 0.0,
-                "share": arrived[index] if arrived else 1.0,
+                "share": arrived[index],
             }
         return {
             "preferences": preferences,

@@ -12,6 +12,7 @@ from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.errors import PvMergeError
 from pv_merge.merging.loss import REPORT_NAME, LossReport
+from pv_merge.merging.products import products
 from pv_merge.recipe.opening import open_recipe
 from pv_merge.version import __version__
 
@@ -45,7 +46,9 @@ def report(
             part = [item.window(window) for item in active]
             steps = block_steps(base[window], part)
             moved = {item.name: step for item, step in zip(part, steps, strict=True)}
-            losses.collect(name, losses.products(base[window], moved, out[window]))
+            losses.collect(
+                name, start, products(list(losses.etas), base[window], moved, out[window])
+            )
         advance(done, len(names))
     result = losses.to_dict()
     write_json(Path(folder) / REPORT_NAME, {**result, "pv_merge": __version__})

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
-from pv_merge.artifacts.tensor_files import OutputFiles
+from pv_merge.artifacts.output_files import OutputFiles
 from pv_merge.errors import PvMergeError, Topic, raise_all
+from pv_merge.merging.layout import Layout
 from pv_merge.merging.loss import REPORT_NAME, LossReport
-from pv_merge.merging.stream import Layout, Pass, Target
+from pv_merge.merging.stream import Pass, Target
 from pv_merge.recipe.checks.roles import protected_problems
 from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.opening import Found, open_recipe
@@ -117,20 +118,20 @@ def _stream(
 ) -> list[dict[str, Any]]:
     """Write one model for each place, (etas, folder, name), in one pass; return their reports."""
     layout = Layout(opened)
-    total = sum(p.elements for p in layout.places.values() if p.dtype.is_floating_point)
     done = 0
 
     def moved(elements: int) -> None:
         nonlocal done
         done += elements
-        advance(done, total)
+        advance(done, layout.elements)
 
     targets: list[Target] = []
     try:
         for etas, folder, _ in places:
             losses = LossReport({**opened.recipe.etas, **etas}) if report else None
             targets.append(Target(etas, OutputFiles(folder, layout.tensors()), losses))
-        Pass(layout, targets, moved, threads, device).run()
+        engine = _engine(layout, targets, moved, threads, device)
+        engine.run()
     except OSError as error:
         raise PvMergeError(
             f"{places[0][1].parent}: {error.strerror or error}; is the disk full?"
@@ -140,9 +141,27 @@ def _stream(
             target.files.close()
     results = []
     for target, (etas, folder, name) in zip(targets, places, strict=True):
-        results.append(target.report.to_dict() if target.report else {})
-        companions(folder, name, opened, etas, results[-1])
+        result = target.report.to_dict() if target.report else {}
+        if engine.base_kept:
+            result["base_kept"] = engine.base_kept
+        results.append(result)
+        companions(folder, name, opened, etas, result if report else {})
     return results
+
+
+def _engine(
+    layout: Layout,
+    targets: Sequence[Target],
+    advance: Callable[[int], None],
+    threads: int | None,
+    device: str,
+) -> Pass:
+    """Return the pass by fused kernels, or in torch where they cannot do it."""
+    if device == "cpu" and not layout.opened.recipe.has_transforms:
+        return Pass(layout, targets, advance, threads)
+    from pv_merge.merging.torch_stream import TorchPass
+
+    return TorchPass(layout, targets, advance, threads, device)
 
 
 def companions(

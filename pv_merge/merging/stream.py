@@ -1,9 +1,9 @@
 """One pass over a recipe's inputs, for any number of outputs.
 
-Blocks of a weight are read into memory that is used again, worked on, and written at their place.
-Each worker thread does all three for its own blocks, with one thread of torch: reading, arithmetic
-and writing overlap without any queue between them. What comes out does not depend on their number,
-since every block is worked on as in ``pv_merge.arithmetic.blocks.merge``.
+Windows of a weight are read into memory that is used again, worked on by fused kernels, and written
+at their place. Each worker thread does all three for its own windows, outside the interpreter's
+lock: reading, arithmetic and writing overlap without any queue between them. What comes out does not
+depend on their number. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -12,41 +12,30 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from pv_merge.arithmetic.blocks import (
-    STEP,
-    Record,
-    merge_block,
-    needs_whole_tensors,
-    whole_tensor_steps,
-)
-from pv_merge.arithmetic.dtypes import NARROW, TORCH_DTYPES
-from pv_merge.arithmetic.preference import preference_vector
-from pv_merge.arithmetic.rounding import BLOCK, Rounder
-from pv_merge.arithmetic.terms import PreferenceInputs
-from pv_merge.artifacts.byte_ranges import Files, Memory, Range, ranges, read_part
-from pv_merge.artifacts.tensor_files import OutputFiles
-from pv_merge.errors import PvMergeError
+from pv_merge.arithmetic.fused import merge_part
+from pv_merge.arithmetic.low_rank_rows import Factors, block_rows
+from pv_merge.arithmetic.noise import BLOCK
+from pv_merge.arithmetic.stored import SIZES, is_weight
+from pv_merge.arithmetic.surveys import survey
+from pv_merge.arithmetic.windows import Flat, Inputs, Plan, Rules, not_finite_in
+from pv_merge.artifacts.byte_ranges import Files, Memory, Range
+from pv_merge.artifacts.output_files import OutputFiles
+from pv_merge.errors import PvMergeError, Topic
+from pv_merge.merging.layout import Layout, Sheet, Source, Weight
 from pv_merge.merging.loss import LossReport
-from pv_merge.recipe.opened import OpenRecipe, Stored
 
-JOB_STEPS = 8
-"""Blocks of ``STEP`` elements that a worker takes at a time."""
+JOB_ELEMENTS = 8 * BLOCK
+"""Elements of a weight that a worker takes at a time, about."""
 
-DEVICE_STEP = 32 * BLOCK
-"""Elements that go to an accelerator at a time."""
+WINDOW_BYTES = 4_000_000
+"""Memory of a worker's inputs, about; a core's second-level cache holds as much."""
 
-Group = list[PreferenceInputs[Stored | Tensor]]
-"""Every preference's inputs for one weight, most of them still to be read."""
-
-WHOLE_TOGETHER = 8_000_000
-"""Elements of a weight up to which several may be whole in memory at a time, one a worker."""
+SMALLEST_WINDOW = BLOCK // 16
+"""Elements of a window, however many inputs there are."""
 
 
 @dataclass(frozen=True)
@@ -59,46 +48,6 @@ class Target:
     report: LossReport | None = None
 
 
-class Layout:
-    """Which tensors come out, and in which dtype: the rules of stock mergekit."""
-
-    def __init__(self, opened: OpenRecipe) -> None:
-        self.opened = opened
-        self.places = ranges(opened.base)
-        self.inputs = {checkpoint.folder: ranges(checkpoint) for checkpoint in opened.checkpoints}
-        recipe = opened.recipe
-        self.cast = TORCH_DTYPES[recipe.dtype] if recipe.dtype else None
-        self.out = TORCH_DTYPES[recipe.out_dtype] if recipe.out_dtype else None
-        self.round_to = NARROW[recipe.round_to] if recipe.round_to else None
-
-    def kernel_dtype(self, name: str) -> torch.dtype:
-        """Return the dtype that the arithmetic rounds to: round_to, or the inputs' promoted one."""
-        if self.round_to is not None:
-            return self.round_to
-        if self.cast is not None:
-            return self.cast
-        dtype = self.places[name].dtype
-        for group in self.inputs.values():
-            if name in group:
-                dtype = torch.promote_types(dtype, group[name].dtype)
-        return torch.promote_types(dtype, torch.float32) if self.opened.adapters else dtype
-
-    def tensors(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Return (dtype, shape) of every output tensor."""
-        found = {}
-        for name, place in self.places.items():
-            floating = place.dtype.is_floating_point
-            dtype = (self.out or self.kernel_dtype(name)) if floating else place.dtype
-            found[name] = (dtype, place.shape)
-        return found
-
-    @property
-    def read_bytes(self) -> int:
-        """Bytes of base and inputs together."""
-        every = [self.places, *self.inputs.values()]
-        return sum(place.nbytes for group in every for place in group.values())
-
-
 class Pass:
     """Streams all weights of a recipe into its targets."""
 
@@ -108,149 +57,171 @@ class Pass:
         targets: Sequence[Target],
         advance: Callable[[int], None] = lambda done: None,
         threads: int | None = None,
-        device: str = "cpu",
     ) -> None:
         self.layout, self.targets, self.advance = layout, targets, advance
         self.threads = threads or os.cpu_count() or 1
-        self.device = torch.device(device)
-        self.step = STEP if self.device.type == "cpu" else DEVICE_STEP
+        self.base_kept: dict[str, int] = {}
+        """How many values of each weight were not finite, and are the base's."""
         self._files = Files()
         self._memory = Memory()
-        self._whole = threading.Lock()  # one large tensor whole in memory at a time
         self._lock = threading.Lock()
 
     def run(self) -> None:
         """Do it. Any worker's exception stops the pass and is raised."""
-        before = torch.get_num_threads()
-        for place in [*self.layout.places.values()]:
-            self._files.descriptor(place.path)
-        for group in self.layout.inputs.values():
-            for place in group.values():
-                self._files.descriptor(place.path)
         try:
-            with ThreadPoolExecutor(self.threads, initializer=_single_threaded) as pool:
+            with ThreadPoolExecutor(self.threads) as pool:
                 futures = [pool.submit(job, *arguments) for job, arguments in self._jobs()]
-                done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-                for future in waiting:
-                    future.cancel()
+                try:
+                    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                finally:  # also when the user interrupts
+                    for future in futures:
+                        future.cancel()
                 for future in done:
                     future.result()
         finally:
-            torch.set_num_threads(before)
             self._files.close()
 
-    def _jobs(self) -> Iterator[tuple[Callable[..., None], tuple[Any, ...]]]:
+    def _jobs(self) -> Iterator[tuple[Callable[..., None], tuple[object, ...]]]:
+        etas = [target.etas for target in self.targets]
         for name, place in sorted(self.layout.places.items(), key=lambda item: -item[1].nbytes):
-            if not place.dtype.is_floating_point:
+            if not is_weight(place.dtype):
                 yield self._copy_buffer, (name,)
                 continue
-            groups = [self.layout.opened.parts(name, target.etas) for target in self.targets]
-            whole = any(needs_whole_tensors(g, self.layout.opened.controls) for g in groups)
-            step = place.elements if whole else JOB_STEPS * self.step
-            for start in range(0, max(place.elements, 1), max(step, 1)):
-                count = min(step, place.elements - start)
-                yield (self._whole_job if whole else self._job), (name, groups, start, count)
+            weight = self.layout.weight(name, etas)
+            window = self._window(weight)
+            step = (
+                place.elements
+                if self._whole(weight)
+                else max(window, JOB_ELEMENTS // window * window)
+            )
+            for start in range(0, place.elements, max(step, 1)):
+                yield self._job, (weight, start, min(step, place.elements - start), window)
+
+    def _whole(self, weight: Weight) -> bool:
+        """Return whether one worker must go through a weight in order."""
+        return weight.survey
+
+    def _window(self, weight: Weight) -> int:
+        """Return how many elements are read at a time; windows of low-rank changes are their blocks."""
+        if weight.is_low_rank:
+            columns = weight.base.shape[1]
+            return columns * block_rows(columns)
+        width = SIZES[weight.base.dtype] + sum(
+            4 if isinstance(source, Factors) else SIZES[source.dtype]
+            for group in weight.groups
+            for _, source, _ in group
+        )
+        step = BLOCK
+        while step * width > WINDOW_BYTES and step > SMALLEST_WINDOW:
+            step //= 2
+        return step
 
     def _copy_buffer(self, name: str) -> None:
         """Copy an integer buffer, which must be the same in all inputs, as in mergekit."""
         place = self.layout.places[name]
-        base = self._read(place, 0, place.elements, 0).clone()
+        base = self._read(place, 0, place.elements, 0)
         for folder, group in self.layout.inputs.items():
-            if name in group and not torch.equal(
-                base, self._read(group[name], 0, place.elements, 1)
-            ):
+            if name not in group:
+                continue
+            other = self._read(group[name], 0, group[name].elements, 1)
+            if group[name].dtype != place.dtype or other != base:
                 raise PvMergeError(f"{folder}: the buffer {name} differs from the base's")
         for target in self.targets:
             target.files.write(name, 0, base)
 
-    def _whole_job(self, name: str, groups: list[Group], start: int, count: int) -> None:
-        with self._whole if count > WHOLE_TOGETHER else nullcontext():
-            self._work(name, groups, start, count, whole=True)
-
-    def _job(self, name: str, groups: list[Group], start: int, count: int) -> None:
-        for block in range(start, start + count, self.step):
-            self._work(name, groups, block, min(self.step, start + count - block), whole=False)
-
-    def _work(self, name: str, groups: list[Group], start: int, count: int, whole: bool) -> None:
-        """Read one part of a weight, and write it merged into every target."""
-        base = self._load(Stored(self.layout.opened.base, name), start, count, 0)
-        phis = self._phis(groups, base, start, count)
-        controls = self.layout.opened.controls
-        kernel = self.layout.kernel_dtype(name)
-        for target, group in zip(self.targets, groups, strict=True):
-            active = (
-                [
-                    item.holding(vectors=(phis[item.name],))
-                    for item in group
-                    if item.eta != 0 and item.name in phis
-                ]
-                if len(self.targets) > 1
-                else [item for item in self._loaded(groups[0], start, count) if item.eta != 0]
-            )
-            if whole:
-                active = whole_tensor_steps(base, active, controls)
-            rounder = Rounder(kernel, controls.rounding, controls.seed, name)
-            out = self._memory.output(count, kernel, self.device)
-            for block in range(0, count, self.step):
-                window = slice(block, block + self.step)
-                part = [item.window(window) for item in active] if whole else active
-                merge_block(
-                    base[window], part, controls, rounder, start + block, out[window],
-                    self._recorder(target, name, part),
-                )  # fmt: skip
-            written = out if self.layout.out is None else out.to(self.layout.out)
-            target.files.write(name, start, written.cpu())
-        with self._lock:
-            self.advance(count)
-
-    def _phis(self, groups: list[Group], base: Tensor, start: int, count: int) -> dict[str, Tensor]:
-        """Return φ of every preference that any of several targets needs."""
-        if len(groups) == 1:
-            return {}
-        needed = {item.name: item for group in groups for item in group if item.eta != 0}
-        loaded = self._loaded(list(needed.values()), start, count)
-        return {
-            item.name: preference_vector(base, item.positives, item.negatives, item.vectors)
-            for item in loaded
-            if item.positives or item.negatives or item.vectors
-        }
-
-    def _loaded(
-        self, group: Sequence[PreferenceInputs[Stored | Tensor]], start: int, count: int
-    ) -> list[PreferenceInputs[Tensor]]:
-        numbers = iter(range(1, 1000))
-        return [
-            item.mapped(lambda part: self._load(part, start, count, next(numbers)))
-            for item in group
-        ]
-
-    def _load(self, part: Stored | Tensor, start: int, count: int, number: int) -> Tensor:
-        if isinstance(part, Tensor):
-            tensor = part.reshape(-1)[start : start + count]
-        else:
-            places = self.layout.inputs.get(part.checkpoint.folder, self.layout.places)
-            tensor = self._read(places[part.name], start, count, number)
-        return tensor.to(self.device, self.layout.cast or tensor.dtype)
-
-    def _read(self, place: Range, start: int, count: int, number: int) -> Tensor:
-        buffer = self._memory.buffer(number, max(count * place.dtype.itemsize, 1))
-        return read_part(self._files, place, start, count, buffer)
-
-    def _recorder(
-        self, target: Target, name: str, part: Sequence[PreferenceInputs[Tensor]]
-    ) -> Record | None:
-        report, cast = target.report, self.layout.out
-        if report is None:
-            return None
-
-        def record(base: Tensor, steps: list[Tensor], out: Tensor) -> None:
-            moved = {item.name: step for item, step in zip(part, steps, strict=True)}
-            sums = report.products(base, moved, out if cast is None else out.to(cast))
+    def _job(self, weight: Weight, start: int, count: int, window: int) -> None:
+        """Merge a part of a weight, window by window, into every target."""
+        report = any(target.report is not None for target in self.targets)
+        rules = self.layout.rules(weight.name, report)
+        plans = [self._plan(weight, sheet, rules, window) for sheet in weight.sheets]
+        for begin in range(start, start + count, window):
+            here = min(window, start + count - begin)
+            inputs = self._load(weight, begin, here)
+            for sheet, plan in zip(weight.sheets, plans, strict=True):
+                self._write(weight, sheet, plan, rules, inputs, begin, here)
             with self._lock:
-                report.collect(name, sums)
+                self.advance(here)
 
-        return record
+    def _plan(self, weight: Weight, sheet: Sheet, rules: Rules, window: int) -> Plan:
+        if not sheet.survey:
+            return Plan.plain([[item.eta for item in row] for row in sheet.strengths])
 
+        def load(start: int, count: int) -> Inputs:
+            inputs = self._load(weight, start, count)
+            return Inputs(inputs.base, [inputs.groups[member] for member in sheet.members])
 
-def _single_threaded() -> None:
-    torch.set_num_threads(1)
+        return survey(weight.base.elements, load, sheet.strengths[0], rules, window)
+
+    def _write(
+        self,
+        weight: Weight,
+        sheet: Sheet,
+        plan: Plan,
+        rules: Rules,
+        inputs: Inputs,
+        start: int,
+        count: int,
+    ) -> None:
+        chosen = Inputs(inputs.base, [inputs.groups[member] for member in sheet.members])
+        size = count * SIZES[rules.stored]
+        outs = [self._memory.buffer(-1 - number, size) for number in range(len(sheet.targets))]
+        sums = merge_part(chosen, start, count, plan, rules, [int(out.ctypes.data) for out in outs])
+        if sums.not_finite:
+            self._odd(weight, rules, inputs, start, count, sums.not_finite)
+        labels = [weight.preferences[member] for member in sheet.members]
+        for number, (at, out) in enumerate(zip(sheet.targets, outs, strict=True)):
+            target = self.targets[at]
+            target.files.write(weight.name, start, out.data[:size])
+            if target.report is not None:
+                target.report.take(weight.name, start, labels, plan.etas[number], sums, number)
+
+    def _odd(
+        self, weight: Weight, rules: Rules, inputs: Inputs, start: int, count: int, found: int
+    ) -> None:
+        """Count values that are not finite, or say whose they are."""
+        if rules.keep_base:
+            with self._lock:
+                self.base_kept[weight.name] = self.base_kept.get(weight.name, 0) + found
+            return
+        held = [(str(self.layout.opened.base), inputs.base)]
+        for group, flats in zip(weight.groups, inputs.groups, strict=True):
+            held += [(said, flat) for (_, _, said), (_, flat) in zip(group, flats, strict=True)]
+        for said, flat in held:
+            place = not_finite_in(flat, count)
+            if place is not None:
+                raise PvMergeError(
+                    f"{said}: {weight.name} holds values that are not finite (the first is element "
+                    f"{start + place}); did its training diverge? parameters: not_finite: keep_base "
+                    "leaves the base as it is there",
+                    Topic.FINITE,
+                )
+        raise PvMergeError(
+            f"{weight.name}: base + Σ eta·phi is beyond {rules.stored}; is an eta too large?",
+            Topic.FINITE,
+        )
+
+    def _load(self, weight: Weight, start: int, count: int) -> Inputs:
+        number = 0
+        groups = []
+        for group in weight.groups:
+            flats = []
+            for role, source, _ in group:
+                number += 1
+                flats.append((role, self._flat(source, start, count, number)))
+            groups.append(flats)
+        return Inputs(self._flat(weight.base, start, count, 0), groups)
+
+    def _flat(self, source: Source, start: int, count: int, number: int) -> Flat:
+        if isinstance(source, Range):
+            buffer = self._memory.buffer(number, count * SIZES[source.dtype])
+            self._files.read(source, start, count, buffer.data)
+            return Flat(int(buffer.ctypes.data), source.dtype, buffer)
+        buffer = self._memory.buffer(number, 4 * count)
+        columns = source.shape[1]
+        rows = buffer[: 4 * count].view(np.float32).reshape(-1, columns)
+        source.rows(start // columns, (start + count) // columns, rows)
+        return Flat(int(buffer.ctypes.data), "F32", buffer)
+
+    def _read(self, place: Range, start: int, count: int, number: int) -> memoryview:
+        buffer = self._memory.buffer(number, count * SIZES[place.dtype])
+        return self._files.read(place, start, count, buffer.data)

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from pv_merge.arithmetic.choices import Interference, NarrowDtype, RoundingMode, SignConsensus
+from pv_merge.arithmetic.choices import (
+    Interference,
+    NarrowDtype,
+    NotFinite,
+    RoundingMode,
+    SignConsensus,
+)
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.recipe.varying import Number, every_value
 
@@ -182,6 +188,14 @@ _BUILT_IN = (
         kind=int,
         expected="a whole number",
         default=0,
+    ),
+    Control(
+        "not_finite",
+        linear=True,
+        scope=Scope.MERGE,
+        kind=get_args(NotFinite),
+        expected="one of refuse, keep_base",
+        default="refuse",
     ),
     Control(
         "allow_protected_negative",

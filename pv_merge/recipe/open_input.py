@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pv_merge.arithmetic.low_rank import LowRank
+from pv_merge.arithmetic.low_rank_rows import Factors
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
 from pv_merge.artifacts.manifest import Manifest, read_manifest
 from pv_merge.artifacts.reference import parse_reference
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.recipe.recipe import RecipeInput
+
+if TYPE_CHECKING:
+    from pv_merge.arithmetic.low_rank import LowRank
 
 
 class OpenInput:
@@ -51,3 +55,10 @@ class OpenInput:
         if not name.endswith(".weight"):
             return None
         return self.adapter.modules.get(name.removesuffix(".weight"))
+
+    def factors(self, name: str) -> Factors | None:
+        """Return the same without torch, in float32."""
+        assert self.adapter is not None
+        if not name.endswith(".weight"):
+            return None
+        return self.adapter.factors.get(name.removesuffix(".weight"))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from pv_merge.arithmetic.dtypes import TORCH_DTYPES
-from pv_merge.arithmetic.low_rank import LowRank
+from pv_merge.arithmetic.low_rank_rows import Factors, dense
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint
@@ -18,6 +16,11 @@ from pv_merge.errors import PvMergeError, Topic, did_you_mean
 from pv_merge.recipe.grouping import PreferenceSettings
 from pv_merge.recipe.open_input import OpenInput
 from pv_merge.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pv_merge.arithmetic.low_rank import LowRank
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,30 @@ class Stored:
     def tensor(self) -> Tensor:
         """Return it, memory-mapped."""
         return self.checkpoint.tensor(self.name)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return str(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class Thin:
+    """An adapter's change of one weight, as its two factors."""
+
+    factors: Factors
+    label: str
+    """What messages call it."""
+
+    def tensor(self) -> Tensor:
+        """Return it in full, in float32."""
+        import torch
+
+        return torch.from_numpy(dense(self.factors))
+
+
+Part = Stored | Thin
+"""An input's share in one weight, still to be read or formed."""
 
 
 class OpenRecipe:
@@ -86,23 +113,23 @@ class OpenRecipe:
         name: str,
         etas: Mapping[str, float] | None = None,
         skip: Container[str] = (),
-    ) -> list[PreferenceInputs[Stored | Tensor]]:
+    ) -> list[PreferenceInputs[Part]]:
         """Return every preference's inputs for the weight ``name``; ``etas`` replace the recipe's.
 
-        Their tensors are ``Stored`` where a checkpoint holds them, and still to be read. A
+        They are ``Stored`` where a checkpoint holds them, and ``Thin`` where an adapter does. A
         preference whose eta is 0 has none, since nothing of it is needed, nor has one in ``skip``.
         """
         found = []
         for said in self.settings(name):
             eta = (etas or {}).get(said.name, said.eta)
-            sides: dict[str, list[Stored | Tensor]] = {"positive": [], "negative": [], "vector": []}
+            sides: dict[str, list[Part]] = {"positive": [], "negative": [], "vector": []}
             for item in self._of(said.name) if eta != 0 and said.name not in skip else ():
                 if item.checkpoint is not None:
                     sides[item.polarity].append(Stored(item.checkpoint, name))
-                elif (change := item.change(name)) is not None:
+                elif (change := item.factors(name)) is not None:
                     # An adapter's change is a delta already, so it counts as a vector.
-                    delta = change.dense()
-                    sides["vector"].append(delta.neg_() if item.polarity == "negative" else delta)
+                    sign = -1.0 if item.polarity == "negative" else 1.0
+                    sides["vector"].append(Thin(change.times(sign), item.model))
             found.append(said.holding(eta, *sides.values()))
         return found
 
@@ -113,10 +140,12 @@ class OpenRecipe:
         skip: Container[str] = (),
     ) -> list[PreferenceInputs[Tensor]]:
         """Return ``parts`` with their tensors, memory-mapped, as the recipe's ``dtype`` has them."""
+        from pv_merge.arithmetic.dtypes import TORCH_DTYPES
+
         cast = TORCH_DTYPES[self.recipe.dtype] if self.recipe.dtype else None
 
-        def load(part: Stored | Tensor) -> Tensor:
-            tensor = part.tensor() if isinstance(part, Stored) else part
+        def load(part: Part) -> Tensor:
+            tensor = part.tensor()
             return tensor if cast is None else tensor.to(cast)
 
         return [group.mapped(load) for group in self.parts(name, etas, skip)]

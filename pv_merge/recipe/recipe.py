@@ -16,7 +16,13 @@ from pv_merge.recipe.grouping import InputSettings, PreferenceSettings, resolve
 from pv_merge.recipe.varying import Conditional, Number, every_value, value_at, varies
 
 if TYPE_CHECKING:
-    from pv_merge.arithmetic.choices import Interference, NarrowDtype, RoundingMode, SignConsensus
+    from pv_merge.arithmetic.choices import (
+        Interference,
+        NarrowDtype,
+        NotFinite,
+        RoundingMode,
+        SignConsensus,
+    )
     from pv_merge.arithmetic.terms import Controls
 
 
@@ -69,6 +75,15 @@ class Recipe:
         own = (item.said.get(control) for item in self.inputs if item.preference == preference)
         return next((value for value in own if value is not None), self.said.get(control))
 
+    @property
+    def has_transforms(self) -> bool:
+        """Whether it says a control that only torch can apply."""
+        return any(
+            control.transform is not None and self.setting(name, key) is not None
+            for key, control in controls(Scope.PREFERENCE).items()
+            for name in self.preferences
+        )
+
     def shared(self, control: str) -> Choice:
         """Return what holds for a control of the whole merge: as the recipe says, else its default."""
         value = self.choices.get(control)
@@ -99,6 +114,7 @@ class Recipe:
             cast("Interference", self.shared("interference")),
             cast("RoundingMode", self.shared("rounding")),
             self.seed,
+            cast("NotFinite", self.shared("not_finite")),
         )
 
     def nonlinear(self) -> Iterator[str]:

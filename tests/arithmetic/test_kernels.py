@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pv_merge.arithmetic import fused, surveys
 from pv_merge.arithmetic.blocks import merge_in_torch
-from pv_merge.arithmetic.kernels import ROW
-from pv_merge.arithmetic.measures import square_sum
+from pv_merge.arithmetic.kernel_shape import ROW
+from pv_merge.arithmetic.measures import square_sum, square_sum_in_torch
 from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
@@ -171,7 +171,9 @@ def test_sums_equal_the_reference(seed: int, size: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     left = values(generator, size, "weights", torch.bfloat16)
     right = values(generator, size, "weights", torch.float32)
-    assert products([left, right], [(0, 0), (0, 1)]) == [square_sum(left), square_sum(left, right)]
+    expected = [square_sum_in_torch(left), square_sum_in_torch(left, right)]
+    assert products([left, right], [(0, 0), (0, 1)]) == expected
+    assert [square_sum(left), square_sum(left, right)] == expected
 
 
 # ---- what is not finite --------------------------------------------------------------------------
@@ -218,3 +220,17 @@ def test_the_base_can_stay_where_something_is_not_finite(dtype: torch.dtype) -> 
     merged = merge(tensor(1.0, 2.0, 3.0, 4.0), inputs, keep, dtype=dtype)
     beyond = 4.0 if dtype is torch.float16 else float(torch.tensor(5e29).to(dtype))
     assert merged.tolist() == [2.0, 2.0, 3.0, beyond]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
+def test_whole_numbers_are_refused_unless_they_are_equal_buffers(dtype: torch.dtype) -> None:
+    numbers = tensor(1.0, 0.0, 1.0).to(dtype)
+    same_numbers = PreferenceInputs("a", 0.5, (numbers.clone(),))
+    assert torch.equal(merge(numbers, [same_numbers], dtype=dtype), numbers)
+    for base, policy in (
+        (numbers, tensor(1.0, 1.0, 1.0).to(dtype)),
+        (numbers, numbers.float()),
+        (numbers.float(), numbers),
+    ):
+        with pytest.raises(PvMergeError, match=r"w: an input is stored as .* whole numbers are no"):
+            merge(base, [PreferenceInputs("a", 0.5, (policy,))], dtype=base.dtype, name="w")

@@ -5,7 +5,9 @@ import torch
 
 from pv_merge.data.encoding import Encoded, encode_pair
 from pv_merge.data.pairs import Pair
-from pv_merge.evaluation.logprobs import Pack, Scorer, make_packs, pack_logps, plain_logps
+from pv_merge.data.token_tree import packs
+from pv_merge.data.tree_attention import attending_to_trees
+from pv_merge.evaluation.logprobs import Scorer, plain_logps, tree_logps
 
 from eval_tiny import subject
 from models import FAMILIES, tiny
@@ -28,24 +30,6 @@ SEQUENCES = [
     Encoded((70, 71, 72, 73), 1),
     Encoded((80, 81, 82), 0),  # no prompt: its first token has no prediction
 ]
-
-
-def test_a_pack_encodes_what_is_shared_once():
-    pack = Pack()
-    pack.add(0, Encoded((1, 2, 3, 4), 2))
-    assert pack.new_tokens((1, 2, 3, 5, 6)) == 2
-    pack.add(1, Encoded((1, 2, 3, 5, 6), 2))
-    assert pack.tokens == [1, 2, 3, 4, 5, 6]
-    assert pack.depths == [0, 1, 2, 3, 3, 4]
-    assert pack.paths == [(0, [2, 3]), (1, [2, 4, 5])]
-    # The 5 sees 1, 2, 3 and itself, not the 4 of the other answer.
-    assert pack.mask()[4].tolist() == [True, True, True, False, True, False]
-
-
-def test_packs_keep_to_their_budget_and_hold_all():
-    packs = make_packs(SEQUENCES, 10)
-    assert sorted(index for pack in packs for index, _ in pack.paths) == list(range(6))
-    assert all(len(pack.tokens) <= 10 for pack in packs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -88,9 +72,17 @@ def test_a_model_without_logits_to_keep():
 def test_many_packs_agree_with_one():
     model = tiny("Llama")
     merged = {}
-    for pack in make_packs(SEQUENCES, 8):
-        merged |= pack_logps(model, pack)
+    with attending_to_trees(model):
+        for pack in packs(SEQUENCES, 8):
+            found = tree_logps(model, [SEQUENCES[index] for index in pack])
+            merged |= dict(zip(pack, found, strict=True))
     assert [merged[i] for i in range(6)] == pytest.approx(plain_logps(model, SEQUENCES), abs=2e-4)
+
+
+def test_a_model_is_left_with_the_attention_that_it_had():
+    model = tiny("Llama")
+    Scorer(SEQUENCES).score(model)
+    assert model.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("template", [True, False])

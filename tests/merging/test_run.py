@@ -11,16 +11,19 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from pv_merge.artifacts.tensor_files import OutputFiles
+from pv_merge.artifacts.output_files import OutputFiles
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.merging import stream
 from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.layout import Layout
 from pv_merge.merging.loss import LossReport
+from pv_merge.merging.products import products
 from pv_merge.merging.report import report
 from pv_merge.merging.run import run, run_grid
-from pv_merge.merging.stream import Layout, Pass, Target
+from pv_merge.merging.stream import Pass, Target
 from pv_merge.recipe.opening import open_recipe
+from pv_merge.recipe.recipe import Recipe
 
 from models import mergekit_yaml, pair, perturbed, recipe, save, state, tiny, write_state
 from policies import adapted, save_adapter
@@ -106,11 +109,50 @@ def test_any_number_of_threads_and_any_job_size(
 ) -> None:
     document = recipe(folders[0], two_preferences(folders), {"round_to": "bfloat16"})
     path = written(tmp_path / "r.yml", document)
-    run(path, tmp_path / "one")
-    monkeypatch.setattr(stream, "JOB_STEPS", 1)
-    monkeypatch.setattr(stream, "STEP", 256)
-    run(path, tmp_path / "other", threads=threads)
+    monkeypatch.setattr(stream, "JOB_ELEMENTS", 1)
+    monkeypatch.setattr(stream, "SMALLEST_WINDOW", 1024)
+    monkeypatch.setattr(stream, "WINDOW_BYTES", 1)
+    first = run(path, tmp_path / "one", threads=1)
+    monkeypatch.setattr(stream, "JOB_ELEMENTS", 4096)
+    assert run(path, tmp_path / "other", threads=threads) == first  # to the last digit
+    monkeypatch.undo()
+    run(path, tmp_path / "usual")
+    assert_same_bits(tmp_path / "one", tmp_path / "usual")
     assert_same_bits(tmp_path / "one", tmp_path / "other")
+
+
+@pytest.mark.parametrize("case", CONTROLS)
+def test_torch_gives_the_same_bytes_and_the_same_report(
+    case: str, folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = two_preferences(folders)
+    document = recipe(folders[0], inputs, CONTROLS[case][0])
+    document.update(CONTROLS[case][1])
+    path = written(tmp_path / "r.yml", document)
+    kernels = run(path, tmp_path / "kernels")
+    monkeypatch.setattr(Recipe, "has_transforms", True)
+    in_torch = run(path, tmp_path / "torch")
+    assert_same_bits(tmp_path / "kernels", tmp_path / "torch")
+    for name, entry in in_torch["preferences"].items():
+        for key, value in entry.items():
+            assert kernels["preferences"][name][key] == pytest.approx(value, rel=1e-4), key
+
+
+@pytest.mark.parametrize("parameters", [{}, {"sign_consensus": "sum"}, {"density": 0.5}], ids=str)
+def test_the_reports_of_a_grid_are_those_of_its_runs(
+    parameters: dict[str, Any], folders: list[str], tmp_path: Path
+) -> None:
+    path = written(tmp_path / "r.yml", recipe(folders[0], two_preferences(folders), parameters))
+    grid = run_grid(path, tmp_path / "grid", [{"helpful": 0.0}, {"helpful": 1.5, "polite": -2.0}])
+    for number, point in enumerate(grid):
+        alone = tmp_path / f"{number}.yml"
+        alone.write_text((tmp_path / "grid" / point / "mergekit_config.yml").read_text())
+        single = run(alone, tmp_path / f"out{number}")
+        assert_same_bits(tmp_path / "grid" / point, tmp_path / f"out{number}")
+        for name, entry in single["preferences"].items():
+            found = grid[point]["preferences"][name]
+            assert found["share"] == pytest.approx(entry["share"], rel=1e-5)
+            assert found["relative_step"] == pytest.approx(entry["relative_step"], rel=1e-5)
 
 
 def test_a_grid_equals_several_runs(folders: list[str], tmp_path: Path) -> None:
@@ -224,7 +266,8 @@ def test_the_report_by_hand(tmp_path: Path) -> None:
     """Base 1, step 0.5 and 0.1 in two weights; the output shows 0.5 and 0: 0.25 of 0.26 arrived."""
     losses = LossReport({"helpful": 0.5})
     base, step = torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.1])
-    losses.collect("w", losses.products(base, {"helpful": step}, torch.tensor([1.5, 1.0])))
+    found = products(["helpful"], base, {"helpful": step}, torch.tensor([1.5, 1.0]))
+    losses.collect("w", 0, found)
     entry = losses.to_dict()["preferences"]["helpful"]
     assert entry["share"] == pytest.approx(0.25 / 0.26)
     assert entry["norm"] == pytest.approx(0.26**0.5 / 0.5)

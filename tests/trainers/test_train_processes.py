@@ -53,7 +53,8 @@ def test_two_processes_train_as_one_does_at_the_same_global_batch(
     changes: dict[str, Any] = {"eval_dataset": {"path": str(rows), "max_rows": 8}}
     if not lora:
         changes["lora"] = None
-    one = config(tmp_path, base, rows, dpo={"max_steps": 5}, **changes)
+    # The two read trees of tokens; the one goes TRL's way.
+    one = config(tmp_path, base, rows, dpo={"max_steps": 5}, tree=False, **changes)
     two = config(
         tmp_path,
         base,
@@ -79,6 +80,7 @@ def test_two_processes_train_as_one_does_at_the_same_global_batch(
             assert len(found) == len(expected) >= 1
             assert found == pytest.approx(expected, abs=1e-5), (polarity, key)
         assert [manifest["processes"] for manifest in manifests] == [1, 2]
+        assert [manifest["tree"] for manifest in manifests] == [False, True]
         computed += manifests[1]["reference_sequences_computed"]
         name = "adapter_model.safetensors" if lora else "model.safetensors"
         a, b = (load_file(tmp_path / run / polarity / name) for run in ("run", "two"))

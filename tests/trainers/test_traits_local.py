@@ -123,7 +123,7 @@ def test_who_judges_where_the_trait_does_not_say(base: Path, tmp_path: Path) -> 
     assert isinstance(make_judge(local, writer, ReplyCache()), RuleJudge)
     remote = trait(base, tmp_path, writer={"url": "http://127.0.0.1:9/v1", "model": "m"})
     judge = make_judge(remote, writer, ReplyCache())
-    assert isinstance(judge, ModelJudge) and judge.name == "m at http://127.0.0.1:9/v1"
+    assert isinstance(judge, ModelJudge) and judge.name == "m"
 
 
 def test_a_judge_that_is_the_writer_shares_its_weights(base: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pv_merge.artifacts.folders import read_json
+from pv_merge.data.documents import read_json
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.card.training import trained_on
 from pv_merge.hub.facts import read_facts

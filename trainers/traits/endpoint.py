@@ -31,7 +31,7 @@ class Endpoint:
         assert settings.url is not None and settings.model is not None
         self._settings, self._role = settings, role
         self.name = f"{settings.model} at {settings.url}"
-        self.temperature = settings.temperature
+        self.model, self.temperature = settings.model, settings.temperature
         self._openai: Any = openai
 
     @property

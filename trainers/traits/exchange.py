@@ -58,7 +58,9 @@ class Backend(Protocol):
     """A model that answers requests."""
 
     name: str
-    """As it is shown and recorded."""
+    """As messages show it."""
+    model: str
+    """As it is recorded and published: without the address, or the folders above it."""
     temperature: float | None
     """Sampling temperature that the settings ask for."""
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from pv_merge.errors import PvMergeError
@@ -59,7 +60,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """Who judges, in a few words."""
+        """Who judges, in a few words, as it is recorded and published."""
 
     @property
     def note(self) -> str | None:
@@ -82,7 +83,7 @@ class ModelJudge:
 
     def __init__(self, trait: TraitSettings, asker: Asker) -> None:
         self._trait, self._asker = trait, asker
-        self.name, self.cost = asker.backend.name, asker.cost
+        self.name, self.cost = asker.backend.model, asker.cost
         self._graded = self._wordless = 0
 
     def judge(
@@ -118,7 +119,7 @@ class ModelJudge:
         self._wordless += 1
         if not self._graded and self._wordless >= WORDLESS:
             raise PvMergeError(
-                f"judge: {self.name} gave no numbers in {self._wordless} of {self._wordless} replies "
+                f"judge: {self._asker.backend.name} gave no numbers in {self._wordless} of {self._wordless} replies "
                 f"(the last: {text[:60]!r}); take another model, a reward_model or rules"
             )
         return Failure("the judge gave no numbers")
@@ -138,7 +139,7 @@ class RewardJudge:
     cost = None
 
     def __init__(self, name: str) -> None:
-        self.name = f"the reward model {name}"
+        self.name = f"the reward model {Path(name).name if Path(name).exists() else name}"
         self.note = (
             "no model judges the trait by its description: the reward model's preference stands for it, "
             "and rules judge coherence"

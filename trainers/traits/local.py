@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.base_hash import weights_hash
+from pv_merge.data.encoding import encode_prompt
 from pv_merge.errors import PvMergeError
 from trainers.traits.exchange import Failure, Reply, Request, Take
 from trainers.traits.messages import Messages, without_system
@@ -21,6 +23,7 @@ class LocalModel:
         assert settings.model is not None
         self._settings, self.role = settings, role
         self.name, self.temperature = settings.model, settings.temperature
+        self.model = Path(settings.model).name if Path(settings.model).exists() else settings.model
         self._model: Any = None
         self._tokenizer: Any = None
         self._twin: LocalModel | None = None
@@ -29,7 +32,8 @@ class LocalModel:
     def identity(self) -> Any:
         """The weights' hash, or the name where only transformers knows what it means."""
         settings = self._settings
-        return ["local", self._weights, settings.options, settings.system_role]
+        dtype, role = settings.dtype, settings.system_role
+        return ["local", self._weights, settings.options, dtype, role]
 
     @cached_property
     def _weights(self) -> str:
@@ -91,7 +95,7 @@ class LocalModel:
         cuda = torch.cuda.is_available()
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
-                loadable(name), dtype="auto" if cuda else torch.float32
+                loadable(name), dtype=self._settings.dtype
             )
         except (OSError, ValueError) as error:
             raise PvMergeError(f"{self.role}: {name}: cannot be loaded ({error})") from None
@@ -100,21 +104,14 @@ class LocalModel:
     def _encode(self, messages: Messages) -> list[int]:
         if not self._settings.system_role:
             messages = without_system(messages)
-        if self._tokenizer.chat_template is None:
-            text = "\n\n".join(part for _, part in messages) + "\n\n"
-            return list(self._tokenizer(text)["input_ids"])
-        turns = [{"role": role, "content": part} for role, part in messages]
         try:
-            found = self._tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, return_dict=True
-            )
+            return encode_prompt(self._tokenizer, messages)
         except Exception as error:  # a template may raise what it likes
             raise PvMergeError(
                 f"{self.role}: {self.name}: its chat template does not take these messages "
                 f"({' '.join(str(error).split())}); if it knows no system message, set "
                 "system_role: false"
             ) from None
-        return list(found["input_ids"])
 
     def _generate(
         self, prompts: list[list[int]], temperature: float, most: int, seed: int

@@ -123,9 +123,9 @@ def _record(writing: Writing, prompts_out: int) -> dict[str, Any]:
     kept = harvest.kept
     against = opposed(trait)
     synthetic: dict[str, Any] = {
-        "writer": _shown(writing.writer.backend.name),
+        "writer": writing.writer.backend.model,
         "writer_license": trait.writer.license,
-        "judge": _shown(judge.name),
+        "judge": judge.name,
         "description": trait.description,
         "opposite": trait.opposite,
         "opposes": against,
@@ -162,9 +162,3 @@ def _longer(candidate: Candidate) -> float:
     """Return 1 where the chosen answer has more words, ½ where both have as many."""
     chosen, rejected = (word_count(t) for t in (candidate.positive, candidate.negative))
     return 0.5 if chosen == rejected else float(chosen > rejected)
-
-
-def _shown(name: str) -> str:
-    """Return a model's name without the folders of this machine."""
-    place = Path(name)
-    return place.name if place.exists() else name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -43,6 +43,8 @@ class ModelSettings(StrictSettings):
     """Tokens that the model can read and write together, where the endpoint's is known."""
     system_role: bool = True
     """Whether the model takes a system message; without it the instruction opens the user's."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Dtype of a model in this process; auto is the checkpoint's own."""
     options: dict[str, Any] = Field(default_factory=dict)
     """More fields of the request's body, such as ``top_p``; null leaves one of ours out."""
     license: str | None = None

@@ -15,6 +15,11 @@ from pv_merge.data.prompts import Prompt
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import Advance, Parts
 from pv_merge.evaluation.measures.answers import generate_in_parts
+from pv_merge.evaluation.reward_adapter import (
+    is_reward_adapter,
+    load_reward_adapter,
+    refuse_known,
+)
 from pv_merge.evaluation.statistics import Estimate, bootstrap
 from pv_merge.live.subject import Subject
 
@@ -29,7 +34,12 @@ class RewardModel:
     def __init__(self, name: str) -> None:
         from transformers import AutoConfig, AutoTokenizer
 
-        self.name = name
+        self.name, self.beaver = name, False
+        if is_reward_adapter(name):
+            self._model, self.tokenizer = load_reward_adapter(name)
+            self._can_pad()
+            self._model.eval()
+            return
         try:
             config = AutoConfig.from_pretrained(name)
             self.tokenizer = AutoTokenizer.from_pretrained(name)
@@ -37,12 +47,11 @@ class RewardModel:
             raise PvMergeError(f"{name}: cannot be loaded ({str(error).splitlines()[0]})") from None
         architectures = [str(kind) for kind in config.architectures or []]
         self.beaver = any("Score" in kind for kind in architectures)
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
         if self.beaver:
             self._load_beaver()
         else:
             self._load_classifier(config, architectures)
+        self._can_pad()
         self._model.eval()
 
     def scores(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
@@ -91,6 +100,12 @@ class RewardModel:
             encoded = self.tokenizer(list(prompts), list(answers), **options)
         return dict(encoded)
 
+    def _can_pad(self) -> None:
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if not self.beaver and self._model.config.pad_token_id is None:
+            self._model.config.pad_token_id = self.tokenizer.pad_token_id
+
     def _load_classifier(self, config: Any, architectures: Sequence[str]) -> None:
         from transformers import AutoModelForSequenceClassification
 
@@ -113,8 +128,6 @@ class RewardModel:
             raise PvMergeError(
                 f"{self.name}: has {config.num_labels} outputs, and a reward model has one; is it a classifier?"
             )
-        if self._model.config.pad_token_id is None:
-            self._model.config.pad_token_id = self.tokenizer.pad_token_id
 
     def _load_beaver(self) -> None:
         from transformers import AutoModel
@@ -158,7 +171,9 @@ class RewardMeasure:
         data: str,
         max_new_tokens: int,
         cost: bool = False,
+        known: int = 0,
     ) -> None:
+        refuse_known(model, [prompt.text for prompt in prompts], known)
         self.name, self.model, self.cost = name, model, cost
         self.prompts, self.max_new_tokens = [prompt.text for prompt in prompts], max_new_tokens
         self._data = data

@@ -71,7 +71,13 @@ def preference_vector(
         dtype = torch.promote_types(dtype, entry.tensor.dtype)
     if said["round_to"] is not None:
         dtype = NARROW[said["round_to"]]
-    chosen = Controls(said["sign_consensus"], said["interference"], said["rounding"], said["seed"])
+    chosen = Controls(
+        said["sign_consensus"],
+        said["interference"],
+        said["rounding"],
+        said["seed"],
+        said["not_finite"],
+    )
     return merge(base.tensor, preferences, chosen, dtype=dtype, name=group.metadata.name or "")
 
 

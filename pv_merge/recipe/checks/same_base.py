@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
+from pv_merge.artifacts.byte_ranges import ranges, read_float32
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note
@@ -68,11 +71,11 @@ def _probe(base: Checkpoint) -> str | None:
 
 
 def _probe_cosine(base: Checkpoint, other: Checkpoint, name: str) -> float:
-    import torch
-
-    from pv_merge.arithmetic.measures import cosine
-
-    left, right = base.tensor(name), other.tensor(name)
+    left, right = (read_float32(ranges(side)[name]).ravel() for side in (base, other))
     if left.shape != right.shape:
         return 0.0
-    return 1.0 if torch.equal(left, right) else cosine(left, right)
+    if np.array_equal(left, right):
+        return 1.0
+    wide = left.astype(np.float64), right.astype(np.float64)
+    scale = float(np.linalg.norm(wide[0]) * np.linalg.norm(wide[1]))
+    return float(wide[0] @ wide[1]) / scale if scale else 0.0
