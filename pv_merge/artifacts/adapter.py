@@ -3,28 +3,57 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from pv_merge.arithmetic.dtypes import dtype_named
 from pv_merge.arithmetic.low_rank import LowRank
-from pv_merge.artifacts.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint
-from pv_merge.artifacts.folders import write_json
-from pv_merge.data.documents import read_object
-from pv_merge.errors import PvMergeError
+from pv_merge.arithmetic.low_rank_rows import Factors
+from pv_merge.artifacts.adapter_config import AdapterConfig, Settled, read_adapter_config
+from pv_merge.artifacts.byte_ranges import ranges_in, read_float32
+from pv_merge.artifacts.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    Checkpoint,
+)
+from pv_merge.artifacts.weights_file import TensorInfo, WeightsFile
+from pv_merge.errors import PvMergeError, raise_all
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 PREFIX = "base_model.model."
+_KEY = re.compile(
+    rf"{re.escape(PREFIX)}(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|embedding_(?P<table>[AB]))"
+)
+_OTHER_TENSORS = {
+    ".base_layer.weight": "a whole weight of the base; save it with save_embedding_layers=False",
+    ".lora_magnitude_vector": "DoRA's magnitudes",
+    ".bias": "a bias",
+    "trainable_tokens": "whole rows of the embeddings",
+}
+"""Parts of the names of tensors besides A and B, and what they are."""
+_HEAD = "lm_head"
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+class Pair(NamedTuple):
+    """A and B of one module, as the header has them."""
+
+    first: str
+    second: str
+    a: TensorInfo
+    b: TensorInfo
+    embedding: bool
 
 
 class Adapter:
     """A folder that PEFT wrote for a LoRA adapter.
 
-    Raises ``PvMergeError`` for kinds of adapter whose change is not ``scale · B @ A``.
+    Raises ``PvMergeError`` for adapters whose change is not ``scale · B @ A`` of every module, as
+    PEFT's own merge would have it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -35,93 +64,149 @@ class Adapter:
             raise PvMergeError(
                 f"{folder}: holds no {ADAPTER_WEIGHTS}; was the adapter saved as a pickle?"
             )
-        self._refuse_other_kinds()
+        self._file = WeightsFile(self.folder / ADAPTER_WEIGHTS)
+        self.config: AdapterConfig = read_adapter_config(self.folder / ADAPTER_CONFIG)
 
     def __str__(self) -> str:
         return str(self.folder)
 
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """The adapter's ``adapter_config.json``."""
-        config: dict[str, Any] = read_object(self.folder / ADAPTER_CONFIG)
-        return config
-
     @property
     def base_model(self) -> str | None:
         """The base that the adapter's config names."""
-        name = self.config.get("base_model_name_or_path")
-        return str(name) if name else None
+        return self.config.base_model_name_or_path or None
 
-    def _refuse_other_kinds(self) -> None:
-        kind = self.config.get("peft_type")
-        if kind != "LORA":
-            raise PvMergeError(f"{self.folder}: is a {kind} adapter; only LoRA can be subtracted")
-        for key in ("use_dora", "use_qalora", "lora_bias"):
-            if self.config.get(key):
-                raise PvMergeError(
-                    f"{self.folder}: uses {key}, which is not a plain B @ A; merge it first"
-                )
+    @property
+    def transposed(self) -> bool:
+        """Whether its linear layers store their weight as (in, out), as its config says."""
+        return bool(self.config.fan_in_fan_out)
+
+    def _flipped(self, module: str, pair: Pair) -> bool:
+        """Return whether a module's weight is (B @ A)ᵀ: a lookup table's, or a Conv1D's."""
+        return pair.embedding or (self.transposed and not module.endswith(_HEAD))
 
     @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    def pairs(self) -> dict[str, Pair]:
+        """A and B of each module, by the module's name in the base model, from the header alone."""
+        infos = self._file.infos
+        found: dict[str, Pair] = {}
+        for key in sorted(infos):
+            match = _KEY.fullmatch(key)
+            if match is None:
+                raise PvMergeError(f"{self.folder}: also holds {key}, {_what(key)}")
+            if "A" not in (match["side"], match["table"]):
+                continue
+            other = key.replace("lora_embedding_A", "lora_embedding_B").replace(
+                "lora_A.", "lora_B."
+            )
+            if other not in infos:
+                raise PvMergeError(f"{self.folder}: {key} has no {other}; is the file whole?")
+            found[match["module"]] = Pair(
+                key, other, infos[key], infos[other], match["table"] is not None
+            )
+        for key in infos:
+            if key not in {name for pair in found.values() for name in (pair.first, pair.second)}:
+                raise PvMergeError(f"{self.folder}: {key} has no A; is the file whole?")
+        if not found:
+            raise PvMergeError(f"{self.folder}: holds no LoRA weights")
+        raise_all([f"{self.folder}: {line}" for line in self._misfits(found)])
+        return found
 
-        try:
-            return load_file(self.folder / ADAPTER_WEIGHTS)
-        except SafetensorError as error:
-            raise PvMergeError(
-                f"{self.folder / ADAPTER_WEIGHTS}: not a whole safetensors file ({error})"
-            ) from None
+    @cached_property
+    def _settled(self) -> dict[str, Settled]:
+        return self.config.settle(list(self.pairs), self.folder / ADAPTER_CONFIG)
+
+    def _misfits(self, pairs: dict[str, Pair]) -> Iterator[str]:
+        """Yield what the config says otherwise than the tensors."""
+        settled = self.config.settle(list(pairs), self.folder / ADAPTER_CONFIG)
+        for module, pair in pairs.items():
+            shapes = pair.a.shape, pair.b.shape
+            if any(len(shape) != 2 for shape in shapes):
+                yield f"{module}: A and B have shapes {shapes}; only those of matrices are merged"
+                continue
+            if {pair.a.dtype, pair.b.dtype} - set(_FLOATS):
+                yield f"{module}: A and B are stored as {pair.a.dtype}, {pair.b.dtype}, not as floats"
+            rank = settled[module].rank
+            if not shapes[0][0] == shapes[1][1] == rank:
+                yield (
+                    f"{module}: A and B have rank {shapes[0][0]} and {shapes[1][1]}, the config says "
+                    f"{rank}; is it the config of another adapter?"
+                )
+            if not settled[module].targeted:
+                yield (
+                    f"holds weights for {module}, which its config's target_modules do not name, so "
+                    "PEFT would ignore them; is it the config of another adapter?"
+                )
 
     @cached_property
     def modules(self) -> dict[str, LowRank]:
         """The change of each adapted module, by the module's name in the base model."""
-        found: dict[str, LowRank] = {}
-        used: set[str] = set()
-        for key in sorted(self._tensors):
-            if not key.endswith(".lora_A.weight") and not key.endswith(".lora_embedding_A"):
-                continue
-            embedding = key.endswith(".lora_embedding_A")
-            other = (
-                key.replace("lora_embedding_A", "lora_embedding_B")
-                if embedding
-                else key.replace(".lora_A.", ".lora_B.")
+        pairs = self.pairs
+        tensors = self._tensors()
+        return {
+            module: LowRank(
+                tensors[pair.first],
+                tensors[pair.second],
+                self._settled[module].scale,
+                self._flipped(module, pair),
+                pair.embedding,
             )
-            if other not in self._tensors:
-                raise PvMergeError(f"{self.folder}: {key} has no {other}; is the file whole?")
-            module = key.removeprefix(PREFIX).rpartition(".lora_")[0]
-            used |= {key, other}
-            # An embedding's A and B are stored for a lookup: its weight changes by (B @ A)ᵀ.
-            found[module] = LowRank(
-                self._tensors[key],
-                self._tensors[other],
-                self._scale(module),
-                embedding or bool(self.config.get("fan_in_fan_out")),
-                embedding,
+            for module, pair in pairs.items()
+        }
+
+    @cached_property
+    def factors(self) -> dict[str, Factors]:
+        """The same change of each module in float32, without torch."""
+        values = self._values()
+        return {
+            module: Factors(
+                values[pair.first],
+                values[pair.second],
+                self._settled[module].scale,
+                self._flipped(module, pair),
             )
-        rest = sorted(set(self._tensors) - used)
-        if rest:
-            raise PvMergeError(
-                f"{self.folder}: also holds {rest[0]}, which is not low-rank "
-                "(modules_to_save, trainable tokens or bias); merge the adapter into a checkpoint first"
-            )
-        if not found:
-            raise PvMergeError(f"{self.folder}: holds no LoRA weights")
+            for module, pair in self.pairs.items()
+        }
+
+    def _values(self) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        found = {key: read_float32(place) for key, place in ranges_in(self._file).items()}
+        for key, values in found.items():
+            if not np.isfinite(values).all():
+                raise PvMergeError(
+                    f"{self._file.path}: {key} holds values that are not finite; did its training diverge?"
+                )
         return found
 
-    def _scale(self, module: str) -> float:
-        rank = _pattern(self.config.get("rank_pattern") or {}, module, self.config["r"])
-        alpha = _pattern(self.config.get("alpha_pattern") or {}, module, self.config["lora_alpha"])
-        return float(alpha / rank**0.5 if self.config.get("use_rslora") else alpha / rank)
+    def _tensors(self) -> dict[str, Tensor]:
+        self._values()  # checks them
+        return {key: self._file.tensor(key) for key in self._file.infos}
 
-
-def _pattern(patterns: dict[str, float], module: str, default: float) -> float:
-    """Return the value of the first pattern that matches, as PEFT matches them."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+    def problems(self, base: Checkpoint) -> list[str]:
+        """Return one line for each adapted module that the base lacks or has in another shape."""
+        layers = [m for m, p in self.pairs.items() if not p.embedding and not m.endswith(_HEAD)]
+        if layers and self.transposed != stores_transposed(base):
+            stored = "(in, out)" if stores_transposed(base) else "(out, in)"
+            said = f"fan_in_fan_out: {str(self.transposed).lower()}"
+            return [
+                f"{self}: its config says {said}, but the base {base} stores its layers as {stored}; "
+                "was it trained from another base, or its config edited?"
+            ]
+        found = []
+        for module, pair in self.pairs.items():
+            name = weight_name(module)
+            if name not in base:
+                found.append(f"{self}: adapts {_absent(module, base)}")
+                break
+            shape = (pair.b.shape[0], pair.a.shape[1])
+            if self._flipped(module, pair):
+                shape = shape[::-1]
+            if shape != base.infos[name].shape:
+                found.append(
+                    f"{self}: adapts {name} as {list(shape)}, the base {base} has "
+                    f"{list(base.infos[name].shape)}; was it trained from another base?"
+                )
+        return found
 
 
 def weight_name(module: str) -> str:
@@ -129,88 +214,30 @@ def weight_name(module: str) -> str:
     return f"{module}.weight"
 
 
-def peft_tensors(
-    changes: Mapping[str, LowRank], rank: int, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Return the tensors of an adapter file by PEFT's names; ``changes`` is by name of weight.
+def stores_transposed(base: Checkpoint, name: str = "") -> bool:
+    """Return whether the model's linear layers are Conv1D, which store their weight as (in, out).
 
-    Every module gets ``rank``, padded with zeros, and scale 1 (it goes into B), since engines know
-    neither a rank nor a scale of each module's own.
+    The output layer, if ``name`` is its module or weight, is no Conv1D in any model.
     """
-    tensors = {}
-    for name, change in changes.items():
-        module = f"{PREFIX}{name.removesuffix('.weight')}"
-        first, second = (
-            ("lora_embedding_A", "lora_embedding_B")
-            if change.embedding
-            else ("lora_A.weight", "lora_B.weight")
+    head = name.removesuffix(".weight").endswith(_HEAD)
+    return not head and base.config.get("model_type") in ("gpt2", "openai-gpt")
+
+
+def _absent(module: str, base: Checkpoint) -> str:
+    if ".experts" in module:
+        return (
+            f"the fused experts {module.removesuffix('.base_layer')}, which the base {base} stores "
+            "one by one; merge the adapter into a checkpoint first"
         )
-        a, b = change.a.float(), change.b.float()
-        lack = rank - a.shape[0]
-        if lack:
-            a, b = (
-                torch.nn.functional.pad(a, (0, 0, 0, lack)),
-                torch.nn.functional.pad(b, (0, lack)),
-            )
-        tensors[f"{module}.{first}"] = a.to(dtype).contiguous()
-        scaled = b if change.scale == 1 else b * change.scale
-        tensors[f"{module}.{second}"] = scaled.to(dtype).contiguous()
-    return tensors
+    return (
+        f"{module}, which the base {base} does not have as a weight of its own; is it tied, or was "
+        "the adapter trained from another base?"
+    )
 
 
-def peft_config(
-    rank: int, base: str | None, target_modules: list[str], fan_in_fan_out: bool
-) -> dict[str, Any]:
-    """Return the ``adapter_config.json`` of an adapter of one rank and scale 1."""
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "r": rank,
-        "lora_alpha": rank,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": fan_in_fan_out,
-        "inference_mode": True,
-        "target_modules": target_modules,
-    }
-
-
-def write_low_rank(
-    work: Path, changes: dict[str, LowRank], base: Checkpoint, base_name: str, dtype: str
-) -> int:
-    """Write an adapter that PEFT and vLLM load as it is, and return its rank.
-
-    All modules get one rank, the largest, padded with zeros, and scale 1, since vLLM knows neither
-    a rank nor a scale of each module's own.
-    """
-    from safetensors.torch import save_file
-
-    rank = max(change.a.shape[0] for change in changes.values())
-    transposed = stores_transposed(base)
-    held = {
-        name: change if change.embedding else change.stored(transposed)
-        for name, change in changes.items()
-    }
-    tensors = peft_tensors(held, rank, dtype_named(dtype))
-    save_file(tensors, work / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    config = peft_config(rank, base_name, target_modules(changes, base), transposed)
-    write_json(work / ADAPTER_CONFIG, config)
-    return rank
-
-
-def stores_transposed(base: Checkpoint) -> bool:
-    """Return whether the model's linear layers are Conv1D, which store their weight as (in, out)."""
-    return base.config.get("model_type") in ("gpt2", "openai-gpt")
-
-
-def target_modules(names: Iterable[str], base: Checkpoint) -> list[str]:
-    """Return the modules as PEFT wants them: last names if those mean just these, else in full."""
-    modules = {name.removesuffix(".weight") for name in names}
-    leaves = {module.rpartition(".")[2] for module in modules}
-    meant = {
-        name.removesuffix(".weight")
-        for name in base.names
-        if name.endswith(".weight") and name.removesuffix(".weight").rpartition(".")[2] in leaves
-    }
-    return sorted(leaves if meant == modules else modules)
+def _what(key: str) -> str:
+    said = next((text for part, text in _OTHER_TENSORS.items() if part in key), "a whole tensor")
+    return (
+        f"{said}, which is not low-rank (modules_to_save, trainable tokens or bias); merge the "
+        "adapter into a checkpoint first"
+    )

@@ -16,6 +16,7 @@ from pv_merge.errors import PvMergeError
 if TYPE_CHECKING:
     import torch
 
+WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -37,11 +38,6 @@ TOKENIZER_FILES = (
 def is_adapter(folder: str | Path) -> bool:
     """Return whether a folder is a PEFT adapter rather than a checkpoint."""
     return (Path(folder) / ADAPTER_CONFIG).exists()
-
-
-def read_infos(path: Path) -> dict[str, TensorInfo]:
-    """Return what the header of one file says of every tensor."""
-    return WeightsFile(path).infos
 
 
 class Checkpoint:

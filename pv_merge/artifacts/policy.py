@@ -11,7 +11,7 @@ from torch import Tensor
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.fit import adapter_problems, shape_problems
+from pv_merge.artifacts.fit import shape_problems
 from pv_merge.artifacts.manifest import RUN_MANIFEST, BaseNote, Manifest, read_manifest
 from pv_merge.artifacts.reference import local_folder
 from pv_merge.errors import PvMergeError
@@ -55,7 +55,7 @@ class Policy:
     def problems(self, base: Checkpoint) -> list[str]:
         """Return one line for everything in which the policy does not fit the base."""
         if self.adapter is not None:
-            return adapter_problems(self.folder, base)
+            return self.adapter.problems(base)
         assert self.checkpoint is not None
         found = shape_problems(base, self.checkpoint)
         missing = [name for name in base.names if name not in self.checkpoint]

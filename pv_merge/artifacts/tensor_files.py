@@ -6,8 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pv_merge.artifacts.checkpoint import INDEX_NAME
+from pv_merge.artifacts.checkpoint import INDEX_NAME, WEIGHTS_NAME
 from pv_merge.artifacts.folders import write_json
+from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,37 +17,69 @@ SHARD_BYTES = 5 * 10**9
 """Size at which a new file is begun, as transformers does."""
 
 
-class ShardWriter:
-    """Collects tensors and writes them as ``model-….safetensors``, with an index for several.
+class Shards:
+    """Which tensors go into which file: a new one is begun where the last would be too large."""
 
-    A single shard is called ``model.safetensors``. Use it as a context manager; when the block
-    raises, nothing more is written.
+    def __init__(self, limit: int = SHARD_BYTES) -> None:
+        self._limit = limit
+        self._names: list[list[str]] = [[]]
+        self._filled = self._total = 0
+
+    def add(self, name: str, nbytes: int) -> bool:
+        """Add a tensor; return whether it begins a new file."""
+        begins = bool(self._names[-1]) and self._filled + nbytes > self._limit
+        if begins:
+            self._names.append([])
+            self._filled = 0
+        self._names[-1].append(name)
+        self._filled += nbytes
+        self._total += nbytes
+        return begins
+
+    def files(self) -> dict[str, list[str]]:
+        """Return the names of tensors by the name of their file, which counts the files."""
+        count = len(self._names)
+        if count == 1:
+            return {WEIGHTS_NAME: self._names[0]}
+        return {
+            f"model-{number:05d}-of-{count:05d}.safetensors": names
+            for number, names in enumerate(self._names, start=1)
+        }
+
+    def write_index(self, folder: Path) -> None:
+        """Write the index, if there is more than one file."""
+        files = self.files()
+        if len(files) > 1:
+            weight_map = {name: file for file, names in files.items() for name in names}
+            index = {"metadata": {"total_size": self._total}, "weight_map": weight_map}
+            write_json(folder / INDEX_NAME, index)
+
+
+class ShardWriter:
+    """Collects tensors and writes them into the files of ``Shards``, as they come.
+
+    Use it as a context manager; when the block raises, nothing more is written.
     """
 
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        self._folder, self._limit = folder, shard_bytes
+        self._folder, self._shards = folder, Shards(shard_bytes)
         self._current: dict[str, Tensor] = {}
-        self._size = self._total = 0
-        self._shards: list[list[str]] = []
+        self._written = 0
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Add a tensor; it is written no later than at the end of the block."""
-        if self._current and self._size + tensor.nbytes > self._limit:
+        if self._shards.add(name, tensor.nbytes):
             self._flush()
         self._current[name] = tensor.contiguous()
-        self._size += tensor.nbytes
-        self._total += tensor.nbytes
 
     def _part(self, number: int) -> Path:
         return self._folder / f"model-part-{number:05d}.safetensors"
 
     def _flush(self) -> None:
-        from safetensors.torch import save_file
-
         if self._current:
-            save_file(self._current, self._part(len(self._shards) + 1), metadata={"format": "pt"})
-            self._shards.append(list(self._current))
-            self._current, self._size = {}, 0
+            self._written += 1
+            save_tensors(self._current, self._part(self._written))
+            self._current = {}
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -60,16 +93,17 @@ class ShardWriter:
         if kind is not None:
             return
         self._flush()
-        count = len(self._shards)
-        if count == 1:
-            self._part(1).rename(self._folder / "model.safetensors")
-            return
-        weight_map = {}
-        for number, names in enumerate(self._shards, start=1):
-            final = f"model-{number:05d}-of-{count:05d}.safetensors"
-            self._part(number).rename(self._folder / final)
-            weight_map.update(dict.fromkeys(names, final))
-        write_json(
-            self._folder / INDEX_NAME,
-            {"metadata": {"total_size": self._total}, "weight_map": weight_map},
-        )
+        for number, file in enumerate(self._shards.files(), start=1):
+            self._part(number).rename(self._folder / file)
+        self._shards.write_index(self._folder)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write one safetensors file, as transformers and PEFT mark it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # the library's only word for a full disk
+        raise PvMergeError(f"{path}: cannot be written ({error})") from error

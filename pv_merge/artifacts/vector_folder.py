@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pv_merge.arithmetic.dtypes import dtype_named
 from pv_merge.arithmetic.low_rank import LowRank
-from pv_merge.artifacts.adapter import write_low_rank
+from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, write_json
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,10 +90,11 @@ def paired_difference(
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Return Spearman's ρ, ties sharing their mean rank; NaN where one side is constant."""
-    a, b = _ranks(x), _ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale else float("nan")
+    from scipy.stats import spearmanr
+
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan  # SciPy says the same, with a warning
+    return float(spearmanr(x, y).statistic)
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
@@ -125,10 +127,3 @@ def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndar
         drawn = random.integers(0, size, (stop - start, size))
         means[start:stop] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return means
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    data = np.asarray(values, dtype=np.float64)
-    below = (data[None, :] < data[:, None]).sum(axis=1)
-    equal = (data[None, :] == data[:, None]).sum(axis=1)
-    return np.asarray(below + (equal - 1) / 2)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pv_merge.arithmetic.low_rank import LowRank, concatenated, truncated
 from pv_merge.arithmetic.measures import square_sum
-from pv_merge.artifacts.adapter import write_low_rank
+from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.base_hash import same_base, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
@@ -87,6 +87,12 @@ def extract(
 
     Raises ``PvMergeError`` if the policies do not fit one base or each other; ``advance`` is told
     (weights done, weights in all).
+
+    >>> import pv_merge
+    >>> options = pv_merge.ExtractOptions(low_rank=True)
+    >>> manifest = pv_merge.extract("positive", "negative", "vectors/new", options)
+    >>> manifest["preference"], manifest["form"], manifest["rank"]
+    ('polite', 'low-rank', 8)
     """
     options = options or Options()
     target = Path(output)

@@ -68,7 +68,7 @@ NO_NORM = (
     "mergekit's definition is that of the new decoder (40B and larger) only",
 )
 FUSED = (
-    "adapts the fused experts",
+    "uses target_parameters: it adapts fused parameters, such as experts",
     "PEFT adapts the experts of transformers 5 as one weight, which the files store one by one",
 )
 

@@ -94,7 +94,7 @@ def test_both_sides_are_the_base_and_the_merged_checkpoint(
         assert turn.answers == {"base": of_base, "mix": of_mix}
         assert of_base != of_mix
         assert [side for side, _ in seen].count("mix") > 1  # it streams
-        mix.use_mix()
+        mix.set({})
         assert largest_difference(logits(base.model), logits(tmp_path / "merged")) < 1e-5
     assert torch.equal(logits(base.model), want)
 
@@ -103,7 +103,7 @@ def test_eta_while_talking(session: ChatSession, root: Path, tmp_path: Path) -> 
     assert run_command(session, "/etas") == "polite 0.5"
     assert run_command(session, "/eta polite -1.5") == "polite -1.5"
     path = written(root, tmp_path, "adapter", -1.5)
-    session.mix.use_mix()
+    session.mix.set({"polite": -1.5})
     run(path, tmp_path / "merged")
     merged = logits(tmp_path / "merged")
     assert largest_difference(logits(session.subject.model), merged) < 1e-5
@@ -173,16 +173,17 @@ def test_quit(session: ChatSession) -> None:
 
 def test_a_protected_preference_stays_above_zero(root: Path, base: Subject, tmp_path: Path) -> None:
     path = written(root, tmp_path, "adapter", name="harmless")
+    before = logits(base.model)
     with LiveMix(open_recipe(path), base.model) as mix:
         with pytest.raises(PvMergeError, match="harmless is a protected preference"):
             mix.set({"harmless": -0.1})
-        assert mix.etas == {"harmless": 0.5}
+        assert torch.equal(logits(base.model), before)
     document = yaml.safe_load(path.read_text())
     document["parameters"] = {"allow_protected_negative": True}
     path.write_text(yaml.safe_dump(document))
     with LiveMix(open_recipe(path), base.model) as mix:
         mix.set({"harmless": -0.1})
-        assert mix.etas == {"harmless": -0.1}
+        assert not torch.equal(logits(base.model), before)
 
 
 def test_a_recipe_with_eta_by_layer(root: Path, base: Subject, tmp_path: Path) -> None:
@@ -190,8 +191,8 @@ def test_a_recipe_with_eta_by_layer(root: Path, base: Subject, tmp_path: Path) -
     run(path, tmp_path / "merged")
     with LiveMix(open_recipe(path), base.model) as mix:
         assert not mix.scales_only
-        assert mix.etas == {"polite": None}
-        mix.use_mix()
+        assert mix.etas_with({}) == {"polite": None}
+        mix.set({})
         assert largest_difference(logits(base.model), logits(tmp_path / "merged")) < 1e-5
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from pv_merge.arithmetic.dtypes import TORCH_DTYPES
 from pv_merge.arithmetic.low_rank import LowRank, concatenated
-from pv_merge.artifacts.adapter import peft_config, peft_tensors, weight_name
-from pv_merge.artifacts.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from pv_merge.artifacts.folders import write_json
+from pv_merge.artifacts.adapter import weight_name
+from pv_merge.artifacts.adapter_folder import write_adapter
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
@@ -31,17 +30,16 @@ def mixed(shelf: Shelf, terms: Terms) -> dict[str, LowRank]:
 
 def write_mix(shelf: Shelf, terms: Terms, folder: Path) -> None:
     """Write the adapter of a mix into an existing ``folder``, as PEFT and vLLM read it."""
-    from safetensors.torch import save_file
-
     changes = mixed(shelf, terms)
-    rank = max(change.a.shape[0] for change in changes.values())
-    tensors = peft_tensors(changes, rank, TORCH_DTYPES[shelf.dtype])
-    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     leaves = {name.removesuffix(".weight").rpartition(".")[2] for name in changes}
     first = next(iter(shelf.adapters.values()))
-    transposed = bool(first.config.get("fan_in_fan_out"))
-    write_json(
-        folder / ADAPTER_CONFIG, peft_config(rank, first.base_model, sorted(leaves), transposed)
+    write_adapter(
+        folder,
+        changes,
+        first.base_model,
+        sorted(leaves),
+        transposed=first.transposed,
+        dtype=TORCH_DTYPES[shelf.dtype],
     )
 
 

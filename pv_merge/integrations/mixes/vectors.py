@@ -12,10 +12,8 @@ from pathlib import Path
 from pv_merge.artifacts.base_hash import from_other_bases, known_hash, weights_hash
 from pv_merge.artifacts.checkpoint import (
     ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
     Checkpoint,
     is_adapter,
-    read_infos,
 )
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST, Manifest, read_manifest
 from pv_merge.artifacts.protection import is_protected
@@ -113,23 +111,15 @@ def _open(place: Path) -> ServedVector:
     from pv_merge.artifacts.adapter import Adapter
 
     adapter = Adapter(place)
-    ranks, elements = [], 0
-    for key, info in read_infos(place / ADAPTER_WEIGHTS).items():
-        first = key.endswith((".lora_A.weight", ".lora_embedding_A"))
-        if not first and not key.endswith((".lora_B.weight", ".lora_embedding_B")):
-            raise PvMergeError(f"{place}: holds {key}, which is not low-rank")
-        ranks += [info.shape[0]] if first else []
-        elements += math.prod(info.shape)
-    if not ranks:
-        raise PvMergeError(f"{place}: holds no LoRA weights")
+    pairs = adapter.pairs.values()
     return ServedVector(
         place.name,
         place,
-        max(ranks),
+        max(pair.a.shape[0] for pair in pairs),
         _minimum(manifest, place.name),
         manifest.made_from.weights_sha256,
         manifest.made_from.path or adapter.base_model,
-        elements,
+        sum(math.prod(pair.a.shape) + math.prod(pair.b.shape) for pair in pairs),
     )
 
 

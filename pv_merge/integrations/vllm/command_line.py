@@ -86,7 +86,7 @@ def notes(made: Plan) -> Iterator[str]:
 
 
 def _misfits(vectors: dict[str, ServedVector], model: Checkpoint) -> Iterator[str]:
-    from pv_merge.artifacts.fit import adapter_problems
+    from pv_merge.artifacts.adapter import Adapter
 
     for vector in vectors.values():
-        yield from adapter_problems(vector.folder, model)
+        yield from Adapter(vector.folder).problems(model)

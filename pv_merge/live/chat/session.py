@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,21 +50,36 @@ class ChatSession:
     def __init__(self, subject: Subject, mix: LiveMix, settings: ChatSettings) -> None:
         self.subject, self.mix, self.settings = subject, mix, settings
         self.turns: list[Turn] = []
+        self._said: dict[str, float] = {}
+
+    @property
+    def etas(self) -> dict[str, float | None]:
+        """The mix's η; None where the recipe's differs between weights."""
+        return {**self.mix.recipe.etas, **self._said}
+
+    def change(self, etas: Mapping[str, float]) -> None:
+        """Change η of the mix from the next question on; ``PvMergeError`` as ``LiveMix.set``."""
+        self.mix.etas_with(etas)
+        self._said |= etas
+
+    def take_recipe(self) -> None:
+        """Take the recipe's η again."""
+        self._said.clear()
 
     def ask(self, question: str, show: Callable[[Side, str], None]) -> Turn:
         """Return the turn; ``show`` is called with each side's answer so far, as it grows.
 
         A ``KeyboardInterrupt`` stops it: what was said until then is kept.
         """
-        turn = Turn(question, self.mix.etas)
+        turn = Turn(question, self.etas)
         prompts = {side: self._prompt(side, question) for side in SIDES}
         self.turns.append(turn)
         try:
             for side in SIDES:
                 if side == "base":
-                    self.mix.use_base()
+                    self.mix.reset()
                 else:
-                    self.mix.use_mix()
+                    self.mix.set(self._said)
                 turn.answers[side] = ""
                 for piece in self._stream(prompts[side]):
                     turn.answers[side] += piece

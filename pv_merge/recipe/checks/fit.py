@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.fit import adapter_problems, shape_problems
+from pv_merge.artifacts.fit import shape_problems
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note, warning
 from pv_merge.recipe.open_input import OpenInput
@@ -25,7 +25,7 @@ def input_findings(item: OpenInput, base_model: str, base: Checkpoint) -> Iterat
     yield from _role(item, base_model)
     if item.adapter is not None:
         yield from _adapter_note(item, base_model, base)
-        for line in adapter_problems(item.folder, base):
+        for line in item.adapter.problems(base):
             yield error(line, Topic.BASE)
     if item.checkpoint is not None:
         yield from _names(base, item.checkpoint)

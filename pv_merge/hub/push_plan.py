@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from markupsafe import Markup
 
 from pv_merge.errors import PvMergeError, did_you_mean, raise_all
-from pv_merge.hub.card.card import Extras, make_card, notes_in
-from pv_merge.hub.facts import Facts, joined, read_facts
+from pv_merge.hub.card.card import CARD, Extras, card_text, notes_in
+from pv_merge.hub.card.markdown import plain
+from pv_merge.hub.evaluations import Evaluation, found_in, read_evaluations
+from pv_merge.hub.facts import Facts, read_facts
 from pv_merge.hub.guards import refusals, token_in
-from pv_merge.hub.results import Evaluation, found_in, read_evaluations
+from pv_merge.hub.machine_paths import rewritten
+from pv_merge.hub.push_hints import hints
+from pv_merge.hub.push_names import checked_name, checked_revision
 
-CARD = "README.md"
+Stamp = tuple[int, int, int] | None
 LEFT_OUT = (".git", ".cache", "__pycache__", ".ipynb_checkpoints", ".DS_Store")
 """Folders and files of other tools, which are never part of a model."""
-_HOME = re.compile(r"(?<![\w.:/-])/(?:home|Users|root|mnt|tmp|var|scratch)/[\w.+/-]+")
 
 
 @dataclass(frozen=True)
-class Options:
+class PushOptions:
     """How to publish."""
 
     public: bool = False
@@ -45,72 +48,124 @@ class Options:
 
 
 @dataclass
-class Plan:
+class PushPlan:
     """One folder, ready to be published."""
 
     folder: Path
     repo: str
     facts: Facts
-    options: Options
+    options: PushOptions
     files: dict[str, int]
     """Sizes in bytes by name, without the card."""
     left_out: list[str]
+    rewritten: dict[str, bytes]
+    """What is sent in the place of files that name folders of this machine."""
     evaluations: list[Evaluation]
     warnings: list[str] = field(default_factory=list)
     notes: str = ""
-    points: list[str] = field(default_factory=list)
+    revisions: Markup = field(default_factory=Markup)
+    stamps: dict[str, Stamp] = field(default_factory=dict)
 
     def card(self) -> str:
         """Return the card's text. Raises ``PvMergeError`` if a token-like string is in it."""
         name = f"{self.repo}@{self.options.revision}" if self.options.revision else self.repo
-        extras = Extras(self.notes, self.evaluations, self.points)
-        text = str(make_card(self.facts, name, extras))
-        found = token_in(text.encode())
-        if found:
-            raise PvMergeError(f"the card: {found} (it comes from the notes, recipe or command)")
-        return text
+        extras = Extras(self.notes, self.evaluations, self.revisions)
+        return checked_card(card_text(self.facts, name, extras, published=True))
 
     @property
     def total(self) -> int:
         """Bytes of all files but the card."""
         return sum(self.files.values())
 
+    def content(self) -> dict[str, Path | bytes]:
+        """Return what is sent, by name, without the card.
 
-def make_plan(folder: Path, repo: str, options: Options, title: str | None = None) -> Plan:
+        Raises ``PvMergeError`` where a file is no longer what the guards looked at.
+        """
+        for name, stamp in self.stamps.items():
+            if stamp_of(self.folder / name) != stamp:
+                raise PvMergeError(
+                    f"{self.folder / name}: changed since this push began to read it; is something "
+                    "still writing there? Nothing of it was published"
+                )
+        return {name: self.rewritten.get(name, self.folder / name) for name in self.files}
+
+
+def make_plan(folder: Path, repo: str, options: PushOptions, title: str | None = None) -> PushPlan:
     """Return the plan for ``folder``; nothing is sent, and nothing asked of the Hub.
 
     Raises ``PvMergeError`` with every file that is refused, a line each.
     """
+    checked_name(repo)
+    if options.revision is not None:
+        checked_revision(repo, options.revision)
     said = {"base_model": options.base_model, "license": options.license}
     facts = read_facts(folder, title or repo.partition("/")[2], said)
     files, left_out = _files(folder)
+    stamps = {name: stamp_of(folder / name) for name in files}
+    changed = _rewritten(folder, files, options)
+    _refuse(folder, files, changed, facts, options)
+    paths = list(dict.fromkeys([*found_in(folder), *options.evaluations]))
+    evaluations, warnings = read_evaluations(paths, facts)
+    warnings += hints(facts, changed, paths)
+    sizes = {name: len(changed[name]) if name in changed else files[name] for name in files}
+    plan = PushPlan(folder, repo, facts, options, sizes, left_out, changed, evaluations, warnings)
+    plan.notes, plan.stamps = _notes(folder, options), stamps
+    return plan
+
+
+def _refuse(
+    folder: Path,
+    files: dict[str, int],
+    changed: dict[str, bytes],
+    facts: Facts,
+    options: PushOptions,
+) -> None:
+    """Raise ``PvMergeError`` with everything that must not be published."""
     problems = _unknown_includes(options.include, files)
-    base = facts.base.folder
-    for refusal in refusals(folder, list(files), base):
+    for refusal in refusals(folder, list(files), facts.base.folder, changed):
         if refusal.path not in options.include:
             problems.append(f"{folder}: {refusal} (--include {refusal.path} publishes it anyway)")
     if facts.negative_protected and not options.allow_protected_negative:
         what = (
             "a policy trained against" if facts.kind == "policy" else "a merge with negative eta on"
         )
+        names = ", ".join(facts.negative_protected)
         problems.append(
-            f"{folder}: is {what} the protected preference {joined(facts.negative_protected)}; add "
+            f"{folder}: is {what} the protected preference {names}; add "
             "--allow-protected-negative if it is to be published, with a warning in its card"
         )
     raise_all(problems)
-    paths = [*found_in(folder), *options.evaluations]
-    evaluations, unfit = read_evaluations(list(dict.fromkeys(paths)), facts)
-    plan = Plan(folder, repo, facts, options, files, left_out, evaluations, unfit)
-    licence = facts.base.licence_warning()
-    plan.warnings += [licence] if licence else []
-    if facts.base.repo is None:
-        plan.warnings.append(
-            "base_model: its name on the Hub is not known, so the card names none; say it with "
-            "--base-model NAMESPACE/NAME"
-        )
-    plan.warnings += _private_paths(folder, files)
-    plan.notes = _notes(folder, options)
-    return plan
+
+
+def _rewritten(folder: Path, files: dict[str, int], options: PushOptions) -> dict[str, bytes]:
+    """Return the files that name folders of this machine, without them."""
+    places = {name: folder / name for name in files if name not in options.include}
+    found = {name: rewritten(path) for name, path in places.items() if path.is_file()}
+    return {name: data for name, data in found.items() if data is not None}
+
+
+def checked_card(text: str) -> str:
+    """Return a card that may be published: the client accepts it, and it holds no secret."""
+    from huggingface_hub import ModelCard
+
+    try:
+        ModelCard(text)
+    except ValueError as error:
+        raise PvMergeError(f"the card: not valid ({plain(error)})") from None
+    found = token_in(text.encode())
+    if found:
+        raise PvMergeError(f"the card: {found} (it comes from the notes, recipe or command)")
+    return text
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return what changes when a file is written: size, time, inode; None where it is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def _files(folder: Path) -> tuple[dict[str, int], list[str]]:
@@ -144,7 +199,7 @@ def _unknown_includes(include: Sequence[str], files: dict[str, int]) -> list[str
     ]
 
 
-def _notes(folder: Path, options: Options) -> str:
+def _notes(folder: Path, options: PushOptions) -> str:
     if options.notes is not None:
         try:
             return options.notes.read_text(encoding="utf-8").strip()
@@ -156,18 +211,3 @@ def _notes(folder: Path, options: Options) -> str:
         if card.exists()
         else ""
     )
-
-
-def _private_paths(folder: Path, files: dict[str, Any]) -> list[str]:
-    """Return a line for each manifest or recipe that names a folder of this machine."""
-    found = []
-    for name in files:
-        path = folder / name
-        manifest = path.suffix in (".json", ".yml", ".yaml") and not name.startswith("tokenizer")
-        if manifest and path.is_file() and files[name] < 4 << 20:
-            match = _HOME.search(path.read_text(encoding="utf-8", errors="replace"))
-            if match:
-                found.append(
-                    f"{name}: names a folder of this machine, {match[0]}, and is published"
-                )
-    return found
