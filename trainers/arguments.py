@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from pathlib import Path
@@ -66,8 +65,6 @@ def _arguments(
         }
     options |= given
     options |= {"output_dir": str(work), "disable_tqdm": True, **fixed}
-    if options.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
-        raise PvMergeError(f"{name}: use_liger_kernel needs liger-kernel, which is not installed")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

@@ -20,6 +20,7 @@ OURS = {
     "sync_ref_model": "the reference model is the base and stays frozen",
     "save_only_model": "without its optimizer's state a run could not be resumed",
     "ld_alpha": "its reference would depend on both answers of a pair, so it cannot be shared",
+    "use_liger_kernel": "TRL gives it up; set use_kernels: true at the top level of the config",
     "push_to_hub": "use pv-train's --push-to-hub",
 }
 """Options of TRL that this trainer owns, each with the reason that the user reads."""

@@ -86,7 +86,8 @@ class SharedReferenceTrainer(DPOTrainer):
         def advance(done: int, total: int) -> None:
             nonlocal task
             if task is None:
-                task = self._bar.add_task(f"reference pass ({name})", total=total, note="")
+                label = f"reference pass ({name})"
+                task = self._bar.add_task(label, total=total, note="", unit="sequence")
             self._bar.update(task, completed=done)
 
         if name == "train":

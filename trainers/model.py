@@ -34,7 +34,7 @@ def local_base(name: str) -> Checkpoint | None:
 def load_tokenizer(name: str) -> Any:
     """Return the tokenizer of the base model ``name``."""
     try:
-        return AutoTokenizer.from_pretrained(loadable(name))
+        return AutoTokenizer.from_pretrained(loadable(name), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise PvMergeError(f"{name}: its tokenizer cannot be loaded ({_line(error)})") from None
 
@@ -53,9 +53,13 @@ def load_classifier(settings: TrainingSettings) -> Any:
 
 
 def _load(kind: Any, settings: TrainingSettings, **options: Any) -> Any:
-    options["dtype"] = getattr(torch, settings.base_dtype)
+    options |= {"dtype": getattr(torch, settings.base_dtype), "trust_remote_code": False}
     if settings.attn_implementation is not None:
         options["attn_implementation"] = settings.attn_implementation
+    if settings.use_kernels:
+        if importlib.util.find_spec("kernels") is None:
+            raise PvMergeError("use_kernels: needs kernels, which is not installed")
+        options["use_kernels"] = True
     if settings.quantization is not None:
         options |= _quantized()
     name = settings.base_model

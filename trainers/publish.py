@@ -19,7 +19,7 @@ def check_publishing(repository: str) -> None:
             "--push-to-hub needs pv_merge.hub.push, which this version does not have; train without it "
             "and upload the folder with `hf upload`"
         )
-    from pv_merge.hub.push import checked_name
+    from pv_merge.hub.push_names import checked_name
 
     checked_name(repository)
 

@@ -148,7 +148,9 @@ def finish_folder(
 
 def manifest_part(session: Session, trainer: Any, metrics: dict[str, float]) -> dict[str, Any]:
     """Return the part of a manifest that every training writes alike."""
+    held_out = trainer.eval_dataset
     return {
+        **({"heldout_rows": len(held_out)} if held_out is not None else {}),
         "precision": session.precision(),
         "processes": ranks.world_size(),
         "seed": trainer.args.seed,

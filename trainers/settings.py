@@ -28,6 +28,8 @@ class TrainingSettings(StrictSettings):
     """QLoRA: hold the frozen base in 4 bits (bitsandbytes, CUDA). The adapter stays in float32."""
     attn_implementation: str | None = None
     """Attention of transformers, such as ``sdpa``, ``flash_attention_2`` or ``eager``."""
+    use_kernels: bool = False
+    """Replace layers by fused kernels of the Hub on a GPU (``pip install kernels``)."""
     save_dtype: Dtype = "float32"
     """Dtype that full fine-tuned weights are saved in; a narrower one needs ``allow_lossy``."""
     allow_lossy: bool = False

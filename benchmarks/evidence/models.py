@@ -9,7 +9,7 @@ from benchmarks.evidence import compare
 from benchmarks.evidence.inputs import held_out, sample, text
 from benchmarks.evidence.pictures import knowledge_plot
 from benchmarks.evidence.place import Place
-from pv_merge.evaluation.measures.build import build_measures
+from pv_merge.evaluation.measures.registry import build_measures
 
 ETAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 NEW_TOKENS = 48

@@ -57,6 +57,7 @@ class Adapter:
             raise PvMergeError(
                 f"{folder}: holds no {ADAPTER_WEIGHTS}; was the adapter saved as a pickle?"
             )
+        self._file = WeightsFile(self.folder / ADAPTER_WEIGHTS)
         self.config: AdapterConfig = read_adapter_config(self.folder / ADAPTER_CONFIG)
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.errors import PvMergeError
 
 _NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
@@ -52,12 +53,19 @@ def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
     """Return the place of every tensor of a checkpoint."""
     found: dict[str, Range] = {}
     for part in checkpoint.parts:
-        for name, info in part.infos.items():
-            if info.dtype not in SIZES:
-                raise PvMergeError(
-                    f"{part.path}: {name} is stored as {info.dtype}, which cannot be merged"
-                )
-            found[name] = Range(part.path, info.offset, info.dtype, info.shape)
+        found |= ranges_in(part)
+    return found
+
+
+def ranges_in(file: WeightsFile) -> dict[str, Range]:
+    """Return the place of every tensor of one file."""
+    found = {}
+    for name, info in file.infos.items():
+        if info.dtype not in SIZES:
+            raise PvMergeError(
+                f"{file.path}: {name} is stored as {info.dtype}, which cannot be merged"
+            )
+        found[name] = Range(file.path, info.offset, info.dtype, info.shape)
     return found
 
 

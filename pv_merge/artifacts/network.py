@@ -138,7 +138,17 @@ def patiently(
 
 
 def redacted(text: str) -> str:
-    """Return ``text`` without tokens, and without the query of any URL, which may be a signature."""
+    """Return ``text`` without tokens, and of any URL without its query and what logs in there.
+
+    The query may be a signature. A token of any form goes, too, if it is the one in use here.
+    """
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if token:
+        text = text.replace(token, "…")
+    text = re.sub(r"(\w://)[^\s/'\"@]+@", r"\1…@", text)
+    text = re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 …", text)
     text = re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]+", r"\1?…", text)
     return re.sub(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}", "hf_…", text)
 

@@ -196,12 +196,12 @@ def cached_folder(name: str | Path) -> Path | None:
 
     For what is good to know and not worth a download.
     """
-    from huggingface_hub import snapshot_download
-
     text = str(name)
     hub_name = parse_hub_name(text) if is_hub_name(text) else None
     if hub_name is None:
         return Path(name) if Path(name).is_dir() else None
+    from huggingface_hub import snapshot_download  # 0.3 s that a folder does not need
+
     try:
         found = snapshot_download(
             hub_name.repo,

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pv_merge.arithmetic.low_rank import LowRank, concatenated, low_rank_dot
+from pv_merge.arithmetic.low_rank import LowRank, low_rank_dot
 from pv_merge.arithmetic.measures import square_sum
 from pv_merge.artifacts.adapter import Adapter, weight_name
-from pv_merge.artifacts.base_hash import same_base
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST, parse_manifest, read_manifest
 from pv_merge.artifacts.reference import local_folder
+from pv_merge.artifacts.vector_sums import combined, scaled
 from pv_merge.errors import PvMergeError
 
 Change = Tensor | LowRank
@@ -26,7 +26,17 @@ class PreferenceVector:
     """φ of one preference (Eq. 4): a change for each weight that it moves.
 
     ``changes`` maps weight names to a dense tensor or a ``LowRank``; weights that are not named
-    do not move. Vectors over one base form a vector space: ``a + b``, ``a - b``, ``-a``, ``2 * a``.
+    do not move. Vectors over one base form a vector space: ``a + b``, ``a - b``, ``-a``, ``2 * a``,
+    ``a / 2``.
+
+    >>> import pv_merge
+    >>> polite, brief = pv_merge.load("vectors/polite"), pv_merge.load("vectors/brief")
+    >>> both = (polite + 2 * brief) / 2
+    >>> both.preference, both.low_rank
+    ('polite+brief', True)
+    >>> both.save("vectors/both", base="./base")
+    >>> abs(pv_merge.load("vectors/both").norm() - both.norm()) < 1e-5
+    True
     """
 
     def __init__(
@@ -47,6 +57,11 @@ class PreferenceVector:
         """Open a folder (or a name on the Hub) that ``save``, ``pv-merge extract`` or PEFT wrote; dense ones stay on disk.
 
         A PEFT adapter without a manifest counts as a vector by itself: its change of the base.
+        Raises ``PvMergeError`` for a folder that holds neither.
+
+        >>> import pv_merge
+        >>> pv_merge.load("vectors/polite").preference
+        'polite'
         """
         path = local_folder(folder)
         if not path.is_dir():
@@ -121,7 +136,7 @@ class PreferenceVector:
         for name in self.names:
             if name not in other:
                 continue
-            self._same_shape(other, name)
+            self.same_shape(other, name)
             mine, theirs = self.change(name), other.change(name)
             if isinstance(mine, LowRank) and isinstance(theirs, LowRank):
                 if mine.transposed != theirs.transposed:
@@ -135,60 +150,66 @@ class PreferenceVector:
                 total += square_sum(left, left if other is self else other.dense(name))
         return total
 
-    def _same_shape(self, other: PreferenceVector, name: str) -> None:
+    def same_shape(self, other: PreferenceVector, name: str) -> None:
+        """Raise ``PvMergeError`` where two vectors differ in the shape of a weight's change."""
         if self.shape(name) != other.shape(name):
             raise PvMergeError(
                 f"{name}: {self.preference} has shape {list(self.shape(name))}, "
                 f"{other.preference} {list(other.shape(name))}; are they of the same base?"
             )
 
+    def __repr__(self) -> str:
+        """Return preference, form, norm and base; a norm that would have to be read is left out."""
+        said = [repr(self.preference)]
+        if self.low_rank:
+            ranks = [c.a.shape[0] for c in self._changes.values() if isinstance(c, LowRank)]
+            said.append(f"rank {max(ranks, default=0)}")
+        else:
+            said.append("dense")
+        norm = self.norm() if self._source is None else self._measured_norm()
+        if norm is not None:
+            said.append(f"norm {norm:.4g}")
+        made_from = parse_manifest(self.manifest, self.preference).made_from
+        if made_from and made_from.path:
+            said.append(f"base {made_from.path}")
+        return f"PreferenceVector({', '.join(said)})"
+
+    def _measured_norm(self) -> float | None:
+        found = (self.manifest.get("measures") or {}).get("norm")
+        return float(found) if isinstance(found, int | float) else None
+
     def __add__(self, other: PreferenceVector) -> PreferenceVector:
-        return self._combined(other, 1.0)
+        if not isinstance(other, PreferenceVector):
+            return NotImplemented
+        return combined(self, other, 1.0)
+
+    def __radd__(self, other: int) -> PreferenceVector:
+        """Return the vector itself for the 0 that ``sum`` begins with."""
+        if isinstance(other, int) and other == 0:
+            return self
+        return NotImplemented
 
     def __sub__(self, other: PreferenceVector) -> PreferenceVector:
-        return self._combined(other, -1.0)
+        if not isinstance(other, PreferenceVector):
+            return NotImplemented
+        return combined(self, other, -1.0)
 
     def __neg__(self) -> PreferenceVector:
         return self * -1.0
 
+    def __truediv__(self, divisor: float) -> PreferenceVector:
+        if isinstance(divisor, bool) or not isinstance(divisor, Real):
+            return NotImplemented
+        return self * (1.0 / float(divisor))
+
     def __mul__(self, factor: float) -> PreferenceVector:
-        changes: dict[str, Change] = {}
-        for name in self.names:
-            change = self.change(name)
-            if isinstance(change, LowRank):
-                changes[name] = replace(change, scale=change.scale * factor)
-            elif change.is_floating_point():
-                changes[name] = change.float() * factor
-        return PreferenceVector(self.preference, changes, {"derived": True, **_lineage(self)})
+        if isinstance(factor, bool) or not isinstance(factor, Real):
+            return NotImplemented
+        if not math.isfinite(factor):
+            raise PvMergeError(f"{self.preference}: a vector times {factor} is not a vector")
+        return scaled(self, float(factor))
 
     __rmul__ = __mul__
-
-    def _combined(self, other: PreferenceVector, sign: float) -> PreferenceVector:
-        mine, theirs = (parse_manifest(v.manifest, v.preference).made_from for v in (self, other))
-        if same_base(mine, theirs) is False:
-            raise PvMergeError(
-                f"{self.preference} and {other.preference} are vectors of different bases "
-                f"({mine.path}, {theirs.path})"
-            )
-        changes: dict[str, Change] = {}
-        for name in sorted({*self.names, *other.names}):
-            parts = [(1.0, self)] if name in self else []
-            parts += [(sign, other)] if name in other else []
-            if len(parts) == 2:
-                self._same_shape(other, name)
-            held = [(factor, vector.change(name)) for factor, vector in parts]
-            if not all(isinstance(h, LowRank) or h.is_floating_point() for _, h in held):
-                continue
-            thin = [(factor, change) for factor, change in held if isinstance(change, LowRank)]
-            if len(thin) == len(held) and len({change.transposed for _, change in thin}) == 1:
-                changes[name] = concatenated(thin)
-            else:
-                changes[name] = torch.stack(
-                    [vector.dense(name).float() * factor for factor, vector in parts]
-                ).sum(0)
-        joint = f"{self.preference}{'+' if sign > 0 else '-'}{other.preference}"
-        name_ = self.preference if self.preference == other.preference else joint
-        return PreferenceVector(name_, changes, {"derived": True, **_lineage(self)})
 
     def save(
         self, folder: str | Path, base: str | Path | None = None, dtype: str = "float32"
@@ -201,7 +222,3 @@ class PreferenceVector:
         from pv_merge.artifacts.vector_folder import save_vector
 
         save_vector(self, Path(folder), base, dtype)
-
-
-def _lineage(vector: PreferenceVector) -> dict[str, Any]:
-    return {key: vector.manifest[key] for key in ("base", "protected") if key in vector.manifest}

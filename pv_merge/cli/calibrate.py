@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv_merge.evaluation.measures.build import build_measures, measure_options
+from pv_merge.cli.measures import MeasuringCommand
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pv_merge.evaluation.calibrate.search import Calibration, Trial
 
 
-@click.command()
-@click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.command(cls=MeasuringCommand)
+@click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--maximize", metavar="FIGURE", help="What should be large, such as a name given to --pairs."
 )
@@ -43,9 +49,8 @@ from pv_merge.evaluation.measures.build import build_measures, measure_options
     type=click.Path(path_type=Path),
     help="Folder for the recipe and the trace; a second call continues there.",
 )
-@measure_options
 def command(
-    recipe_path: Path,
+    recipe: Path,
     maximize: str | None,
     minimize: str | None,
     subject_to: tuple[str, ...],
@@ -65,80 +70,57 @@ def command(
     """
     from rich.console import Console
 
-    from pv_merge.artifacts.provenance import command_line, versions
-    from pv_merge.errors import PvMergeError
-    from pv_merge.evaluation.calibrate import output as calibrate_output
-    from pv_merge.evaluation.calibrate.goal import check_figures, read_constraint, read_ranges
-    from pv_merge.evaluation.calibrate.search import Trial, calibrate
-    from pv_merge.evaluation.session import open_bench, progress_bar
-    from pv_merge.recipe.grid import base_point
-    from pv_merge.recipe.opening import open_recipe
+    from pv_merge.cli.progress import counted
+    from pv_merge.evaluation.calibrate.calibrate import calibrate
+    from pv_merge.evaluation.calibrate.goal import read_ranges
+    from pv_merge.evaluation.measures.registry import build_measures
 
-    goal = maximize or minimize
-    if goal is None or (maximize and minimize):
-        raise PvMergeError("give one of --maximize FIGURE and --minimize FIGURE")
-    opened = open_recipe(recipe_path)
-    recipe = opened.recipe
-    axes = read_ranges(ranges, recipe.preferences)
-    constraints = [read_constraint(text) for text in subject_to]
-    measures = build_measures(**options)
-    known = [name for measure in measures for name in measure.labels()]
-    if not known:
-        raise PvMergeError("nothing to measure: give --pairs NAME=FILE, --refusal or --capability")
-    check_figures([goal, *(constraint.figure for constraint in constraints)], known)
-    base = base_point(recipe.etas)
-    console = Console()
-    with (
-        open_bench(opened, measures, folder / "results.jsonl") as bench,
-        progress_bar(console) as bar,
-    ):
-        task = bar.add_task("measuring", total=None)
-        bench.take(base, base)
-        reference = bench.estimates(base, base)
-        check_figures([goal, *(constraint.figure for constraint in constraints)], list(reference))
-
-        def take(eta: dict[str, float]) -> Any:
-            point = {**base, **eta}
-            bar.update(task, total=bench.missing([point]), completed=0)
-            bench.take(point, base, lambda done: bar.advance(task, done))
-            return bench.estimates(point, base)
-
-        def items(eta: dict[str, float] | None) -> Any:
-            return bench.items({**base, **(eta or {})}, base)
-
-        def told(trial: Trial) -> None:
-            said = ", ".join(f"{name} {value:g}" for name, value in trial.eta.items())
-            names = dict.fromkeys([goal, *(constraint.figure for constraint in constraints)])
-            figures = ", ".join(f"{name} {trial.figures[name]}" for name in names)
-            state = "" if trial.allowed else "  not allowed"
-            console.print(f"{said}: {figures}{state}", highlight=False, markup=False)
-
+    measures, console = build_measures(**options), Console()
+    with counted(console) as bar:
         result = calibrate(
-            take, axes, goal, constraints, reference, evaluations, minimize is not None, items, told
+            *(recipe, folder, measures),
+            maximize=maximize,
+            minimize=minimize,
+            subject_to=subject_to,
+            ranges=read_ranges(ranges),
+            evaluations=evaluations,
+            progress=bar,
+            told=lambda trial: _print_trial(trial, maximize or minimize, subject_to, console),
         )
-    why = f"eta suggested by pv-merge calibrate: {'most' if maximize else 'least'} {goal}" + (
-        f", subject to {', '.join(subject_to)}" if subject_to else ""
-    )
-    provenance = {
-        "recipe": str(recipe_path),
-        "command": command_line(),
-        "versions": versions(),
-        "constraints": list(subject_to),
-        "measures": {measure.name: measure.identity() for measure in measures},
-    }
-    path = calibrate_output.write(result, recipe.text, folder, provenance, why)
-    if result.best is None:
-        raise PvMergeError(
-            f"none of {len(result.trials)} points is within {', '.join(subject_to)}; {folder}/calibration.json "
-            "has them all; widen a bound or a --range"
-        )
-    said = ", ".join(f"{name} {value:g}" for name, value in result.best.eta.items())
+    _print(result, console)
+
+
+def _print_trial(
+    trial: Trial, goal: str | None, subject_to: Sequence[str], console: Console
+) -> None:
+    from pv_merge.evaluation.calibrate.goal import read_constraint
+
+    names = dict.fromkeys([str(goal), *(read_constraint(text).figure for text in subject_to)])
+    figures = ", ".join(f"{name} {trial.figures[name]}" for name in names)
+    state = "" if trial.allowed else "  not allowed"
+    console.print(f"{_named(trial.eta)}: {figures}{state}", highlight=False, markup=False)
+
+
+def _print(result: Calibration, console: Console) -> None:
+    assert result.best is not None  # otherwise it has raised
+    count = len(result.trials)
     console.print(
-        f"\nsuggested: {said}, after {len(result.trials)} of {result.grid} points", highlight=False
+        f"\nsuggested: {_named(result.best.eta)}, after {count} of {result.grid} points",
+        highlight=False,
     )
     for text, probability in result.confidence.items():
         console.print(f"  {text}: probability {probability:.2f}", highlight=False)
-    console.print(f"  expected gain of any other point: {result.gain_left:.2g}", highlight=False)
+    left = f"{result.gain_left:.2g}" if result.gain_left >= 0.001 else "under 0.001"
+    console.print(f"  expected gain of any other point: {left}", highlight=False)
+    for name in result.edges:
+        console.print(
+            f"  {name} is at the edge of its range: the best may lie beyond; say a wider --range",
+            highlight=False,
+        )
     if not result.finished:
         console.print("  more may be gained by more --evaluations (the budget ended the search)")
-    console.print(f"written to {path}", highlight=False)
+    console.print(f"written to {result.recipe}", highlight=False)
+
+
+def _named(eta: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in eta.items())

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv_merge.evaluation.measures.build import build_measures, measure_options
+from pv_merge.cli.measures import MeasuringCommand
+from pv_merge.errors import PvMergeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pv_merge.evaluation.evaluate import Evaluation
 
 
-@click.command()
+@click.command(cls=MeasuringCommand)
 @click.argument("model", metavar="MODEL|RECIPE")
 @click.option(
     "--eta", "etas", multiple=True, metavar="NAME=NUMBER", help="Another eta than the recipe's."
@@ -25,7 +32,6 @@ from pv_merge.evaluation.measures.build import build_measures, measure_options
     type=click.Path(path_type=Path, dir_okay=False),
     help="JSON file for the results; beside it a .jsonl keeps what is done.",
 )
-@measure_options
 def command(
     model: str, etas: tuple[str, ...], base: str | None, output: Path, **options: Any
 ) -> None:
@@ -38,56 +44,51 @@ def command(
     pv-merge evaluate recipe.yml --refusal xstest_prompts.csv --capability text.txt -o result.json
     """
     from rich.console import Console
+
+    from pv_merge.cli.progress import counted
+    from pv_merge.evaluation.evaluate import evaluate
+    from pv_merge.evaluation.measures.registry import build_measures
+
+    given, console = read_etas(etas), Console()
+    with counted(console) as bar:
+        result = evaluate(
+            model,
+            output,
+            build_measures(**options),
+            etas=given,
+            base=base,
+            progress=bar,
+        )
+    _print(result, model, console)
+    console.print(f"written to {output}", highlight=False)
+
+
+def read_etas(options: Sequence[str]) -> dict[str, float]:
+    """Return the etas of ``NAME=NUMBER`` options."""
+    found: dict[str, float] = {}
+    for text in options:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise PvMergeError(f"--eta {text}: expected NAME=NUMBER, such as polite=0.5") from None
+        if found.setdefault(name, number) != number:
+            raise PvMergeError(f"--eta {text}: {name} is given twice")
+    return found
+
+
+def _print(result: Evaluation, title: str, console: Console) -> None:
     from rich.table import Table
 
-    from pv_merge.artifacts.folders import write_json
-    from pv_merge.errors import PvMergeError
-    from pv_merge.evaluation.evaluate import evaluate_model, evaluate_recipe
-    from pv_merge.evaluation.session import progress_bar
-    from pv_merge.evaluation.statistics import Estimate
-
-    path = Path(model)
-    is_recipe = path.suffix in (".yml", ".yaml")
-    if etas and not is_recipe:
-        raise PvMergeError(f"--eta {etas[0]}: {model} is no recipe, so it has no eta")
-    if base and is_recipe:
-        raise PvMergeError(f"--base {base}: a recipe names its base itself")
-    if output.suffix == ".jsonl":
-        raise PvMergeError(
-            f"-o {output}: expected a .json file; the .jsonl beside it keeps the parts"
-        )
-    measures = build_measures(**options)
-    if not measures:
-        raise PvMergeError(
-            "nothing to measure: give --pairs, --refusal, --reward-model, --cost-model or --capability"
-        )
-    journal = output.with_suffix(".jsonl")
-    console = Console()
-    with progress_bar(console) as bar:
-        task = bar.add_task("measuring", total=None)
-
-        def started(total: int) -> None:
-            bar.update(task, total=max(total, 1), completed=0 if total else 1)
-
-        def advance(count: int) -> None:
-            bar.advance(task, count)
-
-        if is_recipe:
-            result = evaluate_recipe(path, etas, measures, journal, started, advance)
-        else:
-            result = evaluate_model(model, base, measures, journal, started, advance)
-    write_json(output, result)
-    table = Table(title=str(model), title_justify="left")
+    table = Table(title=title, title_justify="left")
     for heading in ("figure", "value (95 % interval)", "base"):
         table.add_column(heading, no_wrap=True)
-    for name in result["labels"]:
-        known = result["base_figures"].get(name)
-        cells = [
-            str(Estimate(**values)).replace("[", "\\[") if values else ""
-            for values in (result["figures"][name], known)
-        ]
-        table.add_row(name, *cells)
+    for name in result.labels:
+        found = (result.figures[name], result.base_figures.get(name))
+        table.add_row(name, *("" if e is None else str(e).replace("[", "\\[") for e in found))
     console.print(table)
-    for name, label in result["labels"].items():
-        console.print(f"  {name}: {label}", style="dim", highlight=False)
-    console.print(f"written to {output}", highlight=False)
+    for name, label in result.labels.items():
+        few = result.figures[name].few
+        console.print(f"  {name}: {label}{few}", style="dim", highlight=False)
+    if result.subject.get("base"):
+        console.print(f"  base: {result.subject['base']}", style="dim", highlight=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 
@@ -10,9 +12,9 @@ import click
 @click.option(
     "--to",
     "target",
-    type=click.Choice(["peft", "gguf"]),
+    metavar="peft|gguf",
     required=True,
-    help="peft: one adapter that is the whole mix; gguf: one for each vector, for llama.cpp.",
+    help="peft: one adapter that is the whole mix; gguf: one for each vector, for llama.cpp; or what another package registers.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(), help="New folder for it.")
 @click.option(
@@ -43,34 +45,10 @@ def command(
     """
     from pv_merge.cli.findings import print_findings
     from pv_merge.cli.progress import bar
-    from pv_merge.integrations.export import ExportOptions, export_peft
-    from pv_merge.integrations.llama_cpp import export_gguf, llama_commands
-    from pv_merge.integrations.vllm.ranks import vllm_rank
+    from pv_merge.integrations.export import TARGETS, export
 
-    options = ExportOptions(rank, max_rank, dtype)
+    options: dict[str, Any] = {"rank": rank, "max_rank": max_rank, "dtype": dtype}
     with bar("export") as advance:
-        export = export_peft if target == "peft" else export_gguf
-        manifest = export(recipe, output, options, found=print_findings, advance=advance)
-    if target == "gguf":
-        for name, said in manifest["preferences"].items():
-            click.echo(f"{name}: {output}/{said['file']}, {_rank(said)}")
-        for line in llama_commands(manifest, output):
-            click.echo(f"  {line}")
-        return
-    click.echo(f"one adapter in {output}, {_rank(manifest)}")
-    limit = vllm_rank(manifest["rank"])
-    if limit is not None:
-        base = manifest["base"]["path"]
-        click.echo(
-            f"  vllm serve {base} --enable-lora --max-lora-rank {limit} --lora-modules mix={output}"
-        )
-
-
-def _rank(said: dict[str, object]) -> str:
-    text = f"rank {said['rank']}"
-    if said["relative_error"]:
-        text += f", truncated with relative error {said['relative_error']:.2e}"
-    left = said.get("left_out")
-    if isinstance(left, list):
-        text += f" ({left[0]} and the like left out, {len(left)} in all)"
-    return text
+        manifest = export(recipe, output, target, **options, found=print_findings, advance=advance)
+    for line in TARGETS.get(target).usage(manifest, output):
+        click.echo(line)

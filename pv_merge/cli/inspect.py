@@ -25,9 +25,9 @@ def command(vectors: tuple[str, ...], as_json: bool, plot: str | None) -> None:
     with bar("inspect") as advance:
         figures = inspect(opened, advance)
     if plot:
-        from pv_merge.evaluation.pictures import draw
+        from pv_merge.evaluation.inspection_chart import draw_inspection
 
-        draw(figures, plot)
+        draw_inspection(figures, plot)
     if as_json:
         click.echo(json.dumps(figures, indent=2))
     else:

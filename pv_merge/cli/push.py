@@ -47,10 +47,10 @@ def command(folder: Path, repo: str, dry_run: bool, collection: bool, **options:
     The token is that of `hf auth login`, or HF_TOKEN.
     """
     from pv_merge.hub.collection import push_collection
-    from pv_merge.hub.plan import Options
     from pv_merge.hub.push import push
+    from pv_merge.hub.push_plan import PushOptions
 
-    settings = Options(
+    settings = PushOptions(
         **{
             **options,
             "evaluations": tuple(options["evaluations"]),
@@ -69,16 +69,17 @@ def command(folder: Path, repo: str, dry_run: bool, collection: bool, **options:
 
 
 def _dry_run(folder: Path, repo: str, settings: Any, collection: bool) -> None:
+    from pv_merge.hub.card.markdown import plain
     from pv_merge.hub.collection import collect
-    from pv_merge.hub.plan import CARD, make_plan
-    from pv_merge.hub.push import checked_name, size
+    from pv_merge.hub.push import size
+    from pv_merge.hub.push_plan import CARD, make_plan
 
     if collection:
         found = collect(folder, repo, settings)
         plans, warnings = found.plans, found.warnings
         cards = [(repo, found.main_card(plans[0].notes))]
     else:
-        plans = [make_plan(folder, checked_name(repo), settings)]
+        plans = [make_plan(folder, repo, settings)]
         warnings = plans[0].warnings
         cards = [(repo, plans[0].card())]
     for _, card in cards:
@@ -87,9 +88,9 @@ def _dry_run(folder: Path, repo: str, settings: Any, collection: bool) -> None:
         revision = f"@{plan.options.revision}" if plan.options.revision else ""
         click.echo(f"{repo}{revision}: {len(plan.files) + 1} files, {size(plan.total)}")
         for name, count in {CARD: len(plan.card().encode()), **plan.files}.items():
-            click.echo(f"  {size(count):>10}  {name}")
+            click.echo(f"  {size(count):>10}  {plain(name)}")
         for name in plan.left_out:
-            click.echo(f"  {'left out':>10}  {name}")
+            click.echo(f"  {'left out':>10}  {plain(name)}")
     for line in warnings:
         click.echo(f"{click.style('warning', fg='yellow')}: {line}", err=True)
     visible = "public" if settings.public else "private"

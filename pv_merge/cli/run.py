@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from pv_merge.recipe.checks.finding import Finding
 
 
 @click.command("run")
@@ -42,38 +40,16 @@ def command(
     from pv_merge.cli.findings import print_findings
     from pv_merge.cli.loss_table import print_report
     from pv_merge.cli.progress import bar
-    from pv_merge.merging.run import run, run_grid
-    from pv_merge.recipe.grid import points, read_axes
-    from pv_merge.recipe.opening import open_recipe
+    from pv_merge.hub.merge import merge, merge_grid
+    from pv_merge.recipe.grid import parse_axes
 
-    reports = {}
+    settings: dict[str, Any] = {"report": not no_report, "threads": threads, "device": device}
+    settings["found"] = partial(print_findings, quiet=True)
     with bar("merge") as advance:
-
-        def found(findings: list[Finding]) -> None:
-            print_findings(findings, quiet=True)
-
         if etas:
-            opened = open_recipe(recipe, found)
-            grid = points(read_axes(etas, opened.recipe.preferences), {})
-            reports = run_grid(
-                opened,
-                out,
-                grid,
-                report=not no_report,
-                threads=threads,
-                device=device,
-                advance=advance,
-            )
+            reports = merge_grid(recipe, out, parse_axes(etas), **settings, advance=advance)
         else:
-            reports[out] = run(
-                recipe,
-                out,
-                report=not no_report,
-                threads=threads,
-                device=device,
-                found=found,
-                advance=advance,
-            )
+            reports = {out: merge(recipe, out, **settings, advance=advance)}
     if no_report:
         click.echo(f"merged into {out}")
         return

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pv_merge.evaluation.measures.build import build_measures, measure_options
+from pv_merge.cli.measures import MeasuringCommand
+
+if TYPE_CHECKING:
+    from pv_merge.cli.progress import Counted
+    from pv_merge.evaluation.journal import Point
+    from pv_merge.evaluation.statistics import Estimate
+    from pv_merge.evaluation.sweep.sweep import Finished
 
 
-@click.command()
-@click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.command(cls=MeasuringCommand)
+@click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "--eta",
     "etas",
@@ -31,9 +38,8 @@ from pv_merge.evaluation.measures.build import build_measures, measure_options
     help="Folder for results; a second call continues there.",
 )
 @click.option("--yes", is_flag=True, help="Measure a grid of more than 64 points.")
-@measure_options
 def command(
-    recipe_path: Path,
+    recipe: Path,
     etas: tuple[str, ...],
     prompts: tuple[str, ...],
     folder: Path,
@@ -52,56 +58,25 @@ def command(
     """
     from rich.console import Console
 
-    from pv_merge.artifacts.provenance import command_line, versions
-    from pv_merge.errors import PvMergeError
-    from pv_merge.evaluation.measures.answers import AnswersMeasure
-    from pv_merge.evaluation.session import open_bench, progress_bar
-    from pv_merge.evaluation.sweep.pictures import draw
-    from pv_merge.evaluation.sweep.report import print_tables, write
-    from pv_merge.evaluation.sweep.sweep import run_sweep
-    from pv_merge.recipe.grid import read_axes
-    from pv_merge.recipe.opening import open_recipe
+    from pv_merge.cli.progress import counted
+    from pv_merge.evaluation.measures.registry import build_measures
+    from pv_merge.evaluation.sweep.report import print_tables
+    from pv_merge.evaluation.sweep.sweep import sweep
+    from pv_merge.recipe.grid import parse_axes
 
-    opened = open_recipe(recipe_path)
-    recipe = opened.recipe
-    axes = read_axes(etas, recipe.preferences)
-    measures = build_measures(**options)
-    if not measures and not prompts:
-        raise PvMergeError("nothing to measure: give --pairs NAME=FILE or --prompt TEXT")
-    answers = AnswersMeasure(prompts) if prompts else None
-    console = Console()
-    with (
-        open_bench(
-            opened, [*measures, *([answers] if answers else [])], folder / "results.jsonl"
-        ) as bench,
-        progress_bar(console) as bar,
-    ):
-        task = bar.add_task("measuring", total=None)
-        result = run_sweep(
-            bench,
-            axes,
-            recipe.etas,
-            answers,
-            yes,
-            advance=lambda count: bar.advance(task, count),
-            started=lambda total: bar.update(
-                task, total=max(total, 1), completed=0 if total else 1
-            ),
-            finished=lambda point, figures: bar.update(task, description=_at(point, axes)),
-        )
-        result.prompts = list(prompts)
-    provenance = {
-        "recipe": str(recipe_path),
-        "command": command_line(),
-        "versions": versions(),
-        "seed": 0,
-        "measures": {measure.name: measure.identity() for measure in bench.measures},
-    }
-    pictures = draw(result, folder)
-    report = write(result, folder, pictures, provenance)
+    axes = parse_axes(etas)
+    measures, console = build_measures(**options), Console()
+    with counted(console) as bar:
+        told: dict[str, Any] = {"progress": bar, "finished": _after(bar, axes)}
+        result = sweep(recipe, axes, folder, measures, prompts=prompts, yes=yes, **told)
     print_tables(result, console)
-    console.print(f"\n{report} holds all of it, with {len(pictures)} pictures.", highlight=False)
+    count = len(result.pictures)
+    pictures = f"{count} {'picture' if count == 1 else 'pictures'}"
+    console.print(f"\n{result.report} holds all of it, with {pictures}.", highlight=False)
 
 
-def _at(point: Any, axes: Any) -> str:
-    return "after " + ", ".join(f"{name} {point[name]:g}" for name in axes)
+def _after(bar: Counted, axes: Iterable[str]) -> Finished:
+    def say(point: Point, figures: Mapping[str, Estimate]) -> None:
+        bar.describe("after " + ", ".join(f"{name} {point[name]:g}" for name in axes))
+
+    return say

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,12 @@ def read_prompts(place: str, limit: int | None = None) -> list[Prompt]:
     return prompts if limit is None else _first(prompts, limit)
 
 
+def prompts_hash(prompts: Sequence[Prompt]) -> str:
+    """Return the SHA-256 of prompts with their labels, in order."""
+    rows = [[prompt.text, prompt.answerable] for prompt in prompts]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
 def _first(prompts: list[Prompt], limit: int) -> list[Prompt]:
     kept: list[Prompt] = []
     counts: dict[bool, int] = {}
@@ -98,8 +107,11 @@ def _prompt(row: Mapping[str, Any], path: Path, number: int, stated: bool | None
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    text = read_text(path).removeprefix("\ufeff")
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise PvMergeError(f"{path}: is not valid csv ({error})") from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -56,4 +56,7 @@ def _question(row: dict[str, Any]) -> Question:
         texts: Sequence[str] = choices["text"]
     else:
         labels, texts = [c["label"] for c in choices], [c["text"] for c in choices]
-    return Question(str(stem), tuple(labels), tuple(texts), list(labels).index(row["answerKey"]))
+    if not isinstance(stem, str) or len(labels) != len(texts) or len(set(labels)) != len(labels):
+        raise ValueError("a stem, and a text for each of the different labels")
+    answer = list(labels).index(row["answerKey"])
+    return Question(stem, tuple(map(str, labels)), tuple(map(str, texts)), answer)

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from pv_merge.errors import PvMergeError
-from pv_merge.evaluation.journal import Journal, Point, point_key
+from pv_merge.artifacts.provenance import command_line, recipe_subject, versions
+from pv_merge.errors import PvMergeError, Topic
+from pv_merge.evaluation.journal import Journal, Point, open_journal, point_key
 from pv_merge.evaluation.measure import Advance, Measure
 from pv_merge.evaluation.statistics import Estimate
-from pv_merge.live.subject import Subject
-
-
-class Setter(Protocol):
-    """What writes eta into the live model: ``pv_merge.live.weights.LiveMerge``."""
-
-    def set(self, etas: Mapping[str, float]) -> None:
-        """Write base + Σ eta·phi."""
-
-    def restore(self) -> None:
-        """Copy the base back."""
+from pv_merge.live.live_eta import LiveEta
+from pv_merge.live.subject import Subject, load_subject
+from pv_merge.recipe.opened import OpenRecipe
 
 
 class Bench:
     """A live model, its measures, and the journal of what they gave."""
 
     def __init__(
-        self, subject: Subject, live: Setter, measures: Sequence[Measure], journal: Journal
+        self, subject: Subject, live: LiveEta, measures: Sequence[Measure], journal: Journal
     ) -> None:
         names = [measure.name for measure in measures]
         for name in names:
@@ -102,7 +98,16 @@ class Bench:
         reference = (
             record if point_key(point) == point_key(base) else self.journal.get(base, measure.name)
         )
-        figures = {k: v.to_dict() for k, v in measure.estimates(record, reference).items()}
+        estimates = measure.estimates(record, reference)
+        for name, found in estimates.items():
+            if not math.isfinite(found.value):
+                where = ", ".join(f"{key} {value}" for key, value in point.items()) or "this model"
+                raise PvMergeError(
+                    f"{name} is {found.value} at {where}; is eta too large, or do the weights hold "
+                    "values that are not finite?",
+                    Topic.FINITE,
+                )
+        figures = {name: found.to_dict() for name, found in estimates.items()}
         self.journal.put(point, measure.name, record, seconds, figures)
         self.taken += 1
         return record
@@ -113,7 +118,22 @@ class Bench:
             return
         self._now = None
         if all(value == 0 for value in point.values()):
-            self.live.restore()
+            self.live.reset()
         else:
             self.live.set({name: value for name, value in point.items() if value is not None})
         self._now = key
+
+
+@contextmanager
+def open_bench(opened: OpenRecipe, measures: Sequence[Measure], journal: Path) -> Iterator[Bench]:
+    """Yield a bench for a recipe; the live model's weights are the base's again afterwards.
+
+    Raises ``PvMergeError`` where another process writes the journal.
+    """
+    from pv_merge.live.weights import LiveMerge
+
+    header = {"versions": versions(), "command": command_line()}
+    with open_journal(journal, recipe_subject(opened.recipe.text), header) as record:
+        subject = load_subject(opened.recipe.base_model)
+        with LiveMerge(opened, subject.model) as live:
+            yield Bench(subject, live, measures, record)

@@ -1,116 +1,192 @@
-"""One model, or one recipe applied in memory, under any measures; the results as JSON values."""
+"""One model, or one recipe applied in memory, under any measures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.provenance import command_line, model_hash, versions
+from pv_merge.data.documents import parse_yaml
 from pv_merge.errors import PvMergeError, did_you_mean
-from pv_merge.evaluation.bench import Bench
-from pv_merge.evaluation.journal import Journal, Point
-from pv_merge.evaluation.measure import Advance, Measure
-from pv_merge.evaluation.session import open_bench
+from pv_merge.evaluation.bench import Bench, open_bench
+from pv_merge.evaluation.journal import Journal, Point, open_journal
+from pv_merge.evaluation.measure import SILENT, Measure, Progress
 from pv_merge.evaluation.statistics import Estimate
+from pv_merge.live.live_eta import StandingStill
 from pv_merge.live.subject import load_subject
 from pv_merge.recipe.grid import base_point
-
-Started = Callable[[int], None]
-
-
-class Still:
-    """Stands in for a live merge where the model stays as it is."""
-
-    def set(self, etas: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def restore(self) -> None:
-        """Do nothing."""
+from pv_merge.recipe.opening import open_recipe
 
 
-def evaluate_recipe(
+@dataclass(frozen=True)
+class Evaluation:
+    """What measures say of one model."""
+
+    subject: dict[str, Any]
+    """``recipe``, ``eta`` and ``base``, or ``model`` and ``base``."""
+    figures: dict[str, Estimate]
+    base_figures: dict[str, Estimate]
+    """The same of the base, where it was measured."""
+    labels: dict[str, str]
+    """What each figure is, with its unit."""
+    measures: dict[str, Any]
+    """What each measure depends on: hashes of data, and settings."""
+    versions: dict[str, str] = field(default_factory=versions)
+    command: str = field(default_factory=command_line)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            **self.subject,
+            "figures": {name: self.figures[name].to_dict() for name in self.labels},
+            "base_figures": {name: figure.to_dict() for name, figure in self.base_figures.items()},
+            "labels": self.labels,
+            "measures": self.measures,
+            "versions": self.versions,
+            "command": self.command,
+            "seed": 0,
+        }
+
+
+def evaluate(
+    model: str | Path,
+    output: str | Path,
+    measures: Sequence[Measure],
+    *,
+    etas: Mapping[str, float] | None = None,
+    base: str | None = None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Measure a model folder, a Hub name, or a recipe (``.yml``) applied in memory.
+
+    ``output`` is a ``.json`` file for the results; in the ``.jsonl`` beside it is kept what is
+    measured as it comes, so that a killed evaluation goes on where it was. ``etas`` replace those
+    of a recipe; ``base`` is what a model's reward margin is measured against, by default the base of
+    the recipe that a merged folder was made by. ``progress`` hears of the work. Raises ``PvMergeError`` where they do not apply,
+    or a model cannot be loaded.
+
+    >>> import pv_merge
+    >>> pairs = pv_merge.measure("pairs", "polite=pairs.jsonl")
+    >>> found = pv_merge.evaluate("recipe.yml", "result.json", [pairs], etas={"polite": 0.5})
+    >>> found.figures["polite"].n, found.subject["eta"]["polite"]
+    (8, 0.5)
+    """
+    place, target = Path(model), Path(output)
+    is_recipe = place.suffix in (".yml", ".yaml")
+    if etas and not is_recipe:
+        raise PvMergeError(f"--eta {next(iter(etas))}: {model} is no recipe, so it has no eta")
+    if base and is_recipe:
+        raise PvMergeError(f"--base {base}: a recipe names its base itself")
+    if target.suffix == ".jsonl":
+        raise PvMergeError(
+            f"-o {output}: expected a .json file; the .jsonl beside it keeps the parts"
+        )
+    if not measures:
+        raise PvMergeError(
+            "nothing to measure: give --pairs, --refusal, --reward-model, --cost-model or --capability"
+        )
+    journal = target.with_suffix(".jsonl")
+    if is_recipe:
+        result = _recipe(place, etas or {}, measures, journal, progress)
+    else:
+        result = _model(str(model), base or merged_from(place), measures, journal, progress)
+    write_json(target, result.to_dict())
+    return result
+
+
+def merged_from(folder: Path) -> str | None:
+    """Return the base that a merged folder's own recipe names, if it lies here."""
+    recipe = folder / "mergekit_config.yml"
+    if not recipe.is_file():
+        return None
+    data = parse_yaml(recipe.read_text(encoding="utf-8"), recipe)
+    base = data.get("base_model") if isinstance(data, dict) else None
+    return base if isinstance(base, str) and Path(base).is_dir() else None
+
+
+def _recipe(
     path: Path,
-    overrides: Sequence[str],
+    etas: Mapping[str, float],
     measures: Sequence[Measure],
     journal: Path,
-    started: Started,
-    advance: Advance,
-) -> dict[str, Any]:
-    """Return the results of a recipe at its own eta, or at those of ``NAME=NUMBER`` overrides."""
-    from pv_merge.recipe.opening import open_recipe
-
+    progress: Progress,
+) -> Evaluation:
     opened = open_recipe(path)
     recipe = opened.recipe
-    point: dict[str, float | None] = {**recipe.etas, **read_etas(overrides, recipe.preferences)}
+    for name, value in etas.items():
+        if name not in recipe.preferences:
+            hint = did_you_mean(name, recipe.preferences)
+            raise PvMergeError(f"--eta {name}: the recipe has no preference {name!r}{hint}")
+        if not math.isfinite(value):
+            raise PvMergeError(f"--eta {name}={value}: expected a finite number")
+    point: dict[str, float | None] = {**recipe.etas, **etas}
     base = base_point(recipe.etas)
     with open_bench(opened, measures, journal) as bench:
         compared = [measure for measure in measures if measure.needs_base]
-        started(bench.missing([base], compared) + bench.missing([point]))
-        bench.take(base, base, advance, compared)
-        bench.take(point, base, advance)
+        progress.started(bench.missing([base], compared) + bench.missing([point]))
+        bench.take(base, base, progress.advance, compared)
+        bench.take(point, base, progress.advance)
         figures, reference = bench.estimates(point, base), bench.estimates(base, base)
-    return {"recipe": str(path), "eta": point, "base": recipe.base_model} | _result(
-        measures, figures, reference
-    )
+    said = {"recipe": str(path), "eta": point, "base": recipe.base_model}
+    return _evaluation(said, measures, figures, reference)
 
 
-def evaluate_model(
+def _model(
     name: str,
     base_name: str | None,
     measures: Sequence[Measure],
     journal: Path,
-    started: Started,
-    advance: Advance,
-) -> dict[str, Any]:
-    """Return the results of a model folder or Hub name; ``base_name`` gives the reward margin."""
+    progress: Progress,
+) -> Evaluation:
     header = {"versions": versions(), "command": command_line()}
-    record = Journal(journal, {"model": model_hash(name)}, header)
+    with open_journal(journal, {"model": model_hash(name)}, header) as record:
+        figures, reference = _taken(name, base_name, measures, record, progress)
+    return _evaluation({"model": name, "base": base_name}, measures, figures, reference)
+
+
+def _taken(
+    name: str,
+    base_name: str | None,
+    measures: Sequence[Measure],
+    record: Journal,
+    progress: Progress,
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Return the figures of a model and of its base."""
     point: Point = {}
     base: Point = {f"base {model_hash(base_name)}": 0.0} if base_name else {}
     compared = [measure for measure in measures if measure.needs_base] if base_name else []
     if base_name and any(record.get(base, measure.name) is None for measure in compared):
-        bench = Bench(load_subject(base_name), Still(), compared, record)
-        started(bench.missing([base]))
-        bench.take(base, base, advance)
+        bench = Bench(load_subject(base_name), StandingStill(), compared, record)
+        progress.started(bench.missing([base]))
+        bench.take(base, base, progress.advance)
         del bench
-    bench = Bench(load_subject(name, base_name), Still(), measures, record)
-    started(bench.missing([point]))
-    bench.take(point, base, advance)
+    bench = Bench(load_subject(name, base_name), StandingStill(), measures, record)
+    progress.started(bench.missing([point]))
+    bench.take(point, base, progress.advance)
     # Without a base there is nothing to compare with; a model is not its own reference.
     nothing: Point = {"no base": 0.0}
     figures = bench.estimates(point, base if base_name else nothing)
     reference = bench.estimates(base, base) if base_name else {}
-    return {"model": name, "base": base_name} | _result(measures, figures, reference)
+    return figures, reference
 
 
-def read_etas(overrides: Sequence[str], preferences: Sequence[str]) -> dict[str, float]:
-    """Return the etas of ``NAME=NUMBER`` options."""
-    found = {}
-    for text in overrides:
-        name, _, value = text.partition("=")
-        if name not in preferences:
-            hint = did_you_mean(name, preferences)
-            raise PvMergeError(f"--eta {text}: the recipe has no preference {name!r}{hint}")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise PvMergeError(f"--eta {text}: expected NAME=NUMBER, such as polite=0.5") from None
-    return found
-
-
-def _result(
-    measures: Sequence[Measure], figures: dict[str, Estimate], reference: dict[str, Estimate]
-) -> dict[str, Any]:
+def _evaluation(
+    subject: dict[str, Any],
+    measures: Sequence[Measure],
+    figures: Mapping[str, Estimate],
+    reference: Mapping[str, Estimate],
+) -> Evaluation:
     labels: dict[str, str] = {}
     for measure in measures:
         labels |= {k: v for k, v in measure.labels().items() if k in figures}
-    return {
-        "figures": {name: figures[name].to_dict() for name in labels},
-        "base_figures": {name: reference[name].to_dict() for name in labels if name in reference},
-        "labels": labels,
-        "measures": {measure.name: measure.identity() for measure in measures},
-        "versions": versions(),
-        "command": command_line(),
-        "seed": 0,
-    }
+    return Evaluation(
+        subject,
+        {name: figures[name] for name in labels},
+        {name: reference[name] for name in labels if name in reference},
+        labels,
+        {measure.name: measure.identity() for measure in measures},
+    )

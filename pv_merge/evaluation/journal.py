@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.folders import only_writer
 from pv_merge.data.documents import parse_object
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, os_errors
 
 Point = Mapping[str, float | None]
 """Eta of every preference of a recipe; None where the recipe's own gradient stands."""
@@ -49,8 +51,13 @@ class Journal:
                 f"{path}: its first line is no header; was another tool's file put there?"
             )
         self._check_subject(lines[0], first)
-        for line in lines[1:]:
-            self._take(line)
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                self._take(line)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise PvMergeError(
+                    f"{path}: line {number} is not as it was written; delete that line to continue"
+                ) from None
 
     def declare(self, measure: str, identity: Mapping[str, Any]) -> None:
         """Say what a measure depends on, before its first record."""
@@ -131,7 +138,7 @@ class Journal:
         )
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with os_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -145,7 +152,7 @@ class Journal:
         if len(whole) < len(raw):
             os.truncate(self.path, len(whole))
         lines = []
-        for number, text in enumerate(whole.decode("utf-8", "replace").splitlines(), start=1):
+        for number, text in enumerate(whole.decode("utf-8", "replace").split("\n")[:-1], start=1):
             try:
                 value = parse_object(text, self.path)
             except PvMergeError:
@@ -154,6 +161,17 @@ class Journal:
                 ) from None
             lines.append(value)
         return lines
+
+
+@contextmanager
+def open_journal(
+    path: Path, subject: Mapping[str, Any], header: Mapping[str, Any]
+) -> Iterator[Journal]:
+    """Yield a journal that nobody else writes meanwhile; ``PvMergeError`` where another does."""
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(path):
+        yield Journal(path, subject, header)
 
 
 class PointParts:

@@ -14,6 +14,29 @@ Advance = Callable[[int], None]
 """Called with the number of units done."""
 
 
+class Progress(Protocol):
+    """Hears of the work to do, and of what is done of it."""
+
+    def started(self, total: int) -> None:
+        """There are ``total`` units of work from here on."""
+
+    def advance(self, count: int) -> None:
+        """So many more of them are done."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def started(self, total: int) -> None:
+        """Do nothing."""
+
+    def advance(self, count: int) -> None:
+        """Do nothing."""
+
+
+SILENT = Silent()
+
+
 class Parts(Protocol):
     """Where a long measure keeps what it has done, so that a killed run goes on from there."""
 
@@ -66,9 +89,17 @@ class Measure(Protocol):
         """Return +1 for a figure of which more is better, −1 where less is; others are absent."""
 
 
+def named(text: str, default: str) -> tuple[str, str]:
+    """Return the two halves of ``NAME=REST``, or ``default`` and all of ``text``."""
+    name, equals, rest = text.partition("=")
+    if equals and re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        return name, rest
+    return default, text
+
+
 def named_file(text: str, option: str) -> tuple[str, str]:
-    """Return the two halves of ``NAME=FILE``."""
-    name, equals, place = text.partition("=")
-    if not equals or not place or not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+    """Return the two halves of ``NAME=FILE``; ``PvMergeError`` where one is missing."""
+    name, place = named(text, "")
+    if not name or not place:
         raise PvMergeError(f"{option} {text}: expected NAME=FILE, such as polite=heldout.jsonl")
     return name, place

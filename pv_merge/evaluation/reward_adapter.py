@@ -12,7 +12,7 @@ from pv_merge.artifacts.manifest import RUN_MANIFEST, read_manifest
 from pv_merge.artifacts.reference import loadable
 from pv_merge.artifacts.reward import known_prompts
 from pv_merge.data.documents import read_object
-from pv_merge.errors import PvMergeError, Topic
+from pv_merge.errors import PvMergeError, Topic, first_line
 
 CONFIG = "adapter_config.json"
 
@@ -42,13 +42,13 @@ def load_reward_adapter(folder: str) -> tuple[Any, Any]:
         raise PvMergeError(f"{folder}: is an adapter without a score head")
     _check_base(folder, base)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(loadable(base))
+        tokenizer = AutoTokenizer.from_pretrained(loadable(base), trust_remote_code=False)
         model = AutoModelForSequenceClassification.from_pretrained(
-            loadable(base), num_labels=1, dtype="auto"
+            loadable(base), num_labels=1, dtype="auto", trust_remote_code=False
         )
         scorer = PeftModel.from_pretrained(model, folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise PvMergeError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a foreign folder can make transformers raise anything
+        raise PvMergeError(f"{folder}: cannot be loaded ({first_line(error)})") from None
     return scorer, tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,22 @@ import numpy as np
 RESAMPLES = 2000
 BLOCK = 1 << 20
 """Random indices drawn at a time."""
+
+
+FEW = 30
+"""Items below which a figure says how many there were."""
+
+
+def rounded(value: float, form: str = ".3g") -> str:
+    """Return a number with few digits; one that rounds to 0 has no sign."""
+    text = format(value, form)
+    return format(0.0, form) if float(text) == 0 else text
+
+
+def signed(value: float, form: str = "+.2f") -> str:
+    """Return a number with its sign; one that rounds to 0 has none."""
+    text = format(value, form)
+    return format(0.0, form.replace("+", "")) if float(text) == 0 else text
 
 
 @dataclass(frozen=True)
@@ -29,8 +46,13 @@ class Estimate:
 
     def __str__(self) -> str:
         if self.low == self.high:
-            return f"{self.value:.3g}"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+            return rounded(self.value)
+        return f"{rounded(self.value)} [{rounded(self.low)}, {rounded(self.high)}]"
+
+    @property
+    def few(self) -> str:
+        """The number of values where it is small, as it stands behind a label; else nothing."""
+        return f", n = {self.n}" if self.n < FEW else ""
 
 
 def bootstrap(
@@ -89,10 +111,11 @@ def paired_difference(
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Return Spearman's ρ, ties sharing their mean rank; NaN where one side is constant."""
-    a, b = _ranks(x), _ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale else float("nan")
+    from scipy.stats import spearmanr
+
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan  # SciPy says the same, with a warning
+    return float(spearmanr(x, y).statistic)
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
@@ -125,10 +148,3 @@ def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndar
         drawn = random.integers(0, size, (stop - start, size))
         means[start:stop] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return means
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    data = np.asarray(values, dtype=np.float64)
-    below = (data[None, :] < data[:, None]).sum(axis=1)
-    equal = (data[None, :] == data[:, None]).sum(axis=1)
-    return np.asarray(below + (equal - 1) / 2)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 from pv_merge.artifacts.network import quiet_client
 from pv_merge.data.documents import parse_yaml
-from pv_merge.errors import PvMergeError
-from pv_merge.hub.card.card import Extras, make_card
+from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.hub.card.card import CARD, Extras, card_text
+from pv_merge.hub.card.tables import revisions
 from pv_merge.hub.facts import Facts
-from pv_merge.hub.plan import CARD, Options, Plan, make_plan
 from pv_merge.hub.push import (
     ask_licence,
-    checked_name,
     keep_notes,
     open_remote,
     prepare,
     send,
     unfinished,
 )
+from pv_merge.hub.push_names import checked_name
+from pv_merge.hub.push_plan import PushOptions, PushPlan, checked_card, make_plan
 from pv_merge.hub.remote import Remote, Told
-from pv_merge.hub.results import number, row
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Collection:
     """The plans of all points, and what the main branch shows."""
 
     repo: str
-    plans: list[Plan]
+    plans: list[PushPlan]
     facts: Facts
     """Of the first point, as one of a collection."""
 
@@ -42,10 +41,11 @@ class Collection:
 
     def main_card(self, notes: str) -> str:
         """Return the card of the main branch, which links the revisions and holds no weights."""
-        return str(make_card(self.facts, self.repo, Extras(notes, [], points_table(self.plans))))
+        extras = Extras(notes, [], revisions(self.plans))
+        return checked_card(card_text(self.facts, self.repo, extras, published=True))
 
 
-def collect(folder: Path, repo: str, options: Options) -> Collection:
+def collect(folder: Path, repo: str, options: PushOptions) -> Collection:
     """Return the collection of the models in the subfolders of ``folder``.
 
     Raises ``PvMergeError`` where one of them must not be published, or where they are not points of
@@ -70,14 +70,7 @@ def collect(folder: Path, repo: str, options: Options) -> Collection:
         for place in places
     ]
     first = plans[0].facts
-    for plan in plans:
-        if plan.facts.kind != "merge":
-            raise PvMergeError(f"{plan.folder}: is a {plan.facts.kind}, not a merge")
-        if _without_eta(plan.facts) != _without_eta(first):
-            raise PvMergeError(
-                f"{plan.folder}: is of another recipe than {plans[0].folder}; a collection holds "
-                "points of one recipe that differ in eta"
-            )
+    raise_all([line for plan in plans for line in _misplaced(plan, first)])
     against = [name for plan in plans for name in plan.facts.negative_protected]
     facts = replace(
         first,
@@ -87,43 +80,32 @@ def collect(folder: Path, repo: str, options: Options) -> Collection:
         negative_protected=list(dict.fromkeys(against)),
     )
     for plan in plans:
-        plan.points = points_table(plans, plan)
+        plan.revisions = revisions(plans, plan)
     return Collection(repo, plans, facts)
 
 
-def points_table(plans: Sequence[Plan], own: Plan | None = None) -> list[str]:
-    """Return the table of all revisions in Markdown; ``own`` is the one whose card it stands in."""
-    names = plans[0].facts.preferences
-    figures = [
-        name
-        for name in dict.fromkeys(
-            name for plan in plans for item in plan.evaluations for name in item.figures
+def _misplaced(plan: PushPlan, first: Facts) -> Iterator[str]:
+    """Yield why a plan is not the point that its folder's name says."""
+    if plan.facts.kind != "merge":
+        yield f"{plan.folder}: is a {plan.facts.kind}, not a merge"
+        return
+    if _without_eta(plan.facts) != _without_eta(first):
+        yield (
+            f"{plan.folder}: is of another recipe than {first.folder}; a collection holds points of "
+            "one recipe that differ in eta"
         )
-        if "." not in name
-    ]
-    head = ["revision", *(f"η {name}" for name in names)]
-    head += [f"share of {name} that arrived" for name in names]
-    lines = row([*head, *figures]) + row(["---"] * (len(head) + len(figures)))
-    for plan in plans:
-        revision = str(plan.options.revision)
-        link = f"https://huggingface.co/{plan.repo}/tree/{quote(revision, safe='')}"
-        cells = [f"[`{revision}`]({link})" + (" (this one)" if plan is own else "")]
-        for name in names:
-            eta = plan.facts.etas.get(name)
-            cells.append("by layer" if eta is None else f"{eta:+g}")
-        report = (plan.facts.report or {}).get("preferences") or {}
-        for name in names:
-            moved = name in report and report[name]["eta"] != 0
-            cells.append(f"{report[name]['share']:.1%}" if moved else "")
-        found = {k: v for item in plan.evaluations for k, v in item.figures.items()}
-        lines += row([*cells, *(number(found.get(name)) for name in figures)])
-    return lines
+    for part in plan.folder.name.split(","):
+        name, _, value = part.rpartition("=")
+        if name not in plan.facts.etas:
+            yield f"{plan.folder}: its recipe has no preference {name}"
+        elif (eta := plan.facts.etas[name]) is None or f"{eta:g}" != value:
+            yield f"{plan.folder}: is called {part}, but that is not its recipe's eta"
 
 
 def push_collection(
     folder: str | Path,
     repo: str,
-    options: Options | None = None,
+    options: PushOptions | None = None,
     told: Told = lambda line: None,
 ) -> str:
     """Publish each subfolder of ``folder`` as a revision of ``repo``, and return its URL.
@@ -131,7 +113,7 @@ def push_collection(
     Every revision is one commit; the card of the main branch, which links them, comes last. Raises
     ``PvMergeError``, which says what revisions are complete by then.
     """
-    options = options or Options()
+    options = options or PushOptions()
     collection = collect(Path(folder), repo, options)
     for line in collection.warnings:
         told(line)

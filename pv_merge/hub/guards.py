@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
+from pv_merge.hub.card.markdown import plain
+from pv_merge.hub.machine_paths import machine_path_in
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
 SECRETS = (".netrc", ".git-credentials", ".pypirc", ".npmrc", "id_rsa", "id_ed25519", ".htpasswd")
@@ -46,22 +48,30 @@ class Refusal:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{plain(self.path)}: {self.reason}"
 
 
-def refusals(folder: Path, files: list[str], base: Path | None) -> Iterator[Refusal]:
+def refusals(
+    folder: Path, files: list[str], base: Path | None, changed: Mapping[str, bytes]
+) -> Iterator[Refusal]:
     """Yield what is wrong with each of ``files``, names under ``folder``.
 
     ``base`` is the base model's folder where it is here: python files that it has too are fine.
+    ``changed`` is what is sent in the place of some files.
     """
     for name in files:
         reason = _refused(folder, name, base)
+        if reason is None and _is_text(folder / name):
+            content = changed.get(name) or (folder / name).read_bytes()
+            reason = token_in(content) or machine_path_in(name, content)
         if reason:
             yield Refusal(name, reason)
 
 
 def _refused(folder: Path, name: str, base: Path | None) -> str | None:
     path = folder / name
+    if plain(name) != name:
+        return "has line breaks, double spaces or control characters in its name"
     if leaves := _symlink_out(folder, name):
         return leaves
     if not path.is_file():
@@ -81,9 +91,11 @@ def _refused(folder: Path, name: str, base: Path | None) -> str | None:
         )
     if path.name == "config.json" and (code := _foreign_code(path, base)):
         return code
-    if path.suffix.lower() not in BINARY and path.stat().st_size <= SCAN_LIMIT:
-        return token_in(path.read_bytes())
     return None
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() not in BINARY and path.stat().st_size <= SCAN_LIMIT
 
 
 def token_in(content: bytes) -> str | None:

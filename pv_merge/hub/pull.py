@@ -24,6 +24,10 @@ def pull(
     It comes into huggingface_hub's cache, and is copied from there into the new folder ``output``
     where one is named. Only safetensors, settings and texts are fetched, python files if asked
     for; ``told`` is told what is left behind.
+
+    >>> import pv_merge
+    >>> pv_merge.load(pv_merge.pull("alice/brief", "pulled")).preference
+    'brief'
     """
     hub_name = parse_hub_name(name)
     if hub_name is None:

@@ -5,28 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 from pv_merge.artifacts.network import explain, pause, quiet_client
-from pv_merge.artifacts.reference import parse_hub_name
-from pv_merge.errors import PvMergeError
-from pv_merge.hub.base import Licence
-from pv_merge.hub.card.card import notes_in
+from pv_merge.errors import PvMergeError, Topic
+from pv_merge.hub.card.card import CARD, notes_in
 from pv_merge.hub.facts import Facts
-from pv_merge.hub.plan import CARD, Options, Plan, make_plan
+from pv_merge.hub.licence import Licence
+from pv_merge.hub.push_plan import PushOptions, PushPlan, make_plan
 from pv_merge.hub.remote import Remote, Told
 
 
 def push(
     folder: str | Path,
     repo: str,
-    options: Options | None = None,
+    options: PushOptions | None = None,
     told: Told = lambda line: None,
 ) -> str:
     """Publish ``folder`` as the model repository ``repo``, and return the URL of the commit.
 
     One commit holds everything, so a reader sees the whole of it or nothing. ``told`` is told
     warnings and progress. Raises ``PvMergeError``, which says what is on the Hub by then.
+
+    >>> import pv_merge
+    >>> options = pv_merge.PushOptions(license="apache-2.0")
+    >>> pv_merge.push("vectors/polite", "alice/polite", options).endswith("/alice/polite")
+    True
     """
-    options = options or Options()
-    plan = make_plan(Path(folder), checked_name(repo), options)
+    options = options or PushOptions()
+    plan = make_plan(Path(folder), repo, options)
     for line in plan.warnings:
         told(line)
     with quiet_client():
@@ -49,7 +53,7 @@ def open_remote(repo: str, told: Told) -> Remote:
     return Remote(repo, wait)
 
 
-def prepare(remote: Remote, options: Options, told: Told) -> bool:
+def prepare(remote: Remote, options: PushOptions, told: Told) -> bool:
     """Return whether the repository exists. Raises where it must not be written to."""
     found = remote.info()
     if found is None:
@@ -67,7 +71,7 @@ def prepare(remote: Remote, options: Options, told: Told) -> bool:
     return True
 
 
-def keep_notes(plan: Plan, remote: Remote, revision: str | None) -> None:
+def keep_notes(plan: PushPlan, remote: Remote, revision: str | None) -> None:
     """Take the user's text over from the card on the Hub, unless new text is given.
 
     Raises ``PvMergeError`` where that card was written by hand, since it would be lost.
@@ -98,7 +102,7 @@ def ask_licence(facts: Facts, remote: Remote) -> None:
             facts.base.licences.append(Licence(found[0], source, found[1], found[2]))
 
 
-def send(plan: Plan, card: str, remote: Remote, existed: bool, told: Told) -> str:
+def send(plan: PushPlan, card: str, remote: Remote, existed: bool, told: Told) -> str:
     """Create what is missing, make the one commit, and return its URL."""
     options, revision = plan.options, plan.options.revision
     made = False
@@ -109,10 +113,8 @@ def send(plan: Plan, card: str, remote: Remote, existed: bool, told: Told) -> st
         if revision:
             remote.branch(revision)
         told(f"sending {len(plan.files) + 1} files, {size(plan.total)}")
-        files: dict[str, Path | bytes] = {name: plan.folder / name for name in plan.files}
-        files[CARD] = card.encode()
         message = options.commit_message or f"Add the {plan.facts.kind} {plan.facts.title}"
-        remote.commit(files, message, revision, told)
+        remote.commit({**plan.content(), CARD: card.encode()}, message, revision, told)
     except (Exception, KeyboardInterrupt) as error:
         raise unfinished(error, remote, existed, made, revision) from error
     return f"{remote.url}/tree/{revision}" if revision else remote.url
@@ -132,8 +134,8 @@ def unfinished(
     where = f"{repo}@{revision}" if revision else repo
     rest = "goes on, and does not send again what has arrived"
     option = "with --exist-ok " if made else ""
-    if "the commit" in line:
-        return PvMergeError(line)
+    if isinstance(error, PvMergeError) and error.topic is Topic.COMMIT:
+        return error
     if remote.uncertain:
         state = f"Whether the commit arrived is not known; the same command {option}{rest}"
     elif existed:
@@ -146,16 +148,6 @@ def unfinished(
     else:
         state = "Nothing was created"
     return PvMergeError(f"{line}{'' if line.endswith('?') else '.'} {state}")
-
-
-def checked_name(repo: str) -> str:
-    """Return ``repo`` if it is a name to push to; ``PvMergeError`` if not."""
-    name = parse_hub_name(repo)
-    if name is None:
-        raise PvMergeError(f"{repo}: expected a name on the Hub, NAMESPACE/NAME")
-    if name.revision is not None:
-        raise PvMergeError(f"{repo}: say the revision with --revision {name.revision}")
-    return repo
 
 
 def size(count: int) -> str:

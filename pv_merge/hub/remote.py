@@ -10,7 +10,7 @@ from typing import Any
 
 from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
 from pv_merge.artifacts.network import explain, explained, patiently, status_of
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, Topic
 from pv_merge.version import __version__
 
 Wait = Callable[[float, int], None]
@@ -173,7 +173,8 @@ class Remote:
         if not whole:
             raise PvMergeError(
                 f"{self.repo}: the commit {commit[:8]} was made, but lacks some of the files; has "
-                "the repository a .gitignore that names them?"
+                "the repository a .gitignore that names them?",
+                Topic.COMMIT,
             )
 
     def _holds(self, additions: list[Any], revision: str | None) -> bool:

@@ -1,30 +1,32 @@
-"""Export for serving engines: a recipe's whole mix as one LoRA adapter, with its manifest."""
+"""Export for serving engines: a recipe's vectors in the form that another program takes.
+
+A target is one file with an ``ExportTarget``, and one line in ``TARGETS`` or in another package's
+entry points.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.manifest import EXPORT_MANIFEST
-from pv_merge.artifacts.reference import without_revision
 from pv_merge.errors import PvMergeError, Topic
-from pv_merge.integrations.vllm.ranks import VLLM_RANKS
-from pv_merge.merging.mix import Mix, low_rank_mix
+from pv_merge.merging.mix import Mix
 from pv_merge.recipe.checks.finding import Finding, note
 from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.opening import Found, open_recipe
-from pv_merge.recipe.recipe import Recipe
+from pv_merge.registry import Registry
 from pv_merge.version import __version__
 
 ABOUT_MERGED_MODELS = (Topic.MERGEKIT, Topic.OUTPUT)
 """What the check says of these is about a merged model on disk, not about an adapter."""
 
 Advance = Callable[[int, int], None]
+Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,35 +36,72 @@ class ExportOptions:
     rank: int | None = None
     """Truncate each weight's change to this rank; by default all of it is kept."""
     max_rank: int | None = None
-    """The engine's limit: an adapter of a higher rank is refused. For PEFT and vLLM it is 512 by default."""
+    """The engine's limit: an adapter of a higher rank is refused."""
     dtype: str = "float32"
     """Dtype that A and B are stored in."""
 
 
-def export_peft(
-    path: str | Path,
+@dataclass(frozen=True)
+class ExportTarget:
+    """A program that vectors are written for."""
+
+    help: str
+    """What is written, in a few words."""
+    write: Callable[[OpenRecipe, Path, ExportOptions, Manifest, Advance], None]
+    """Writes into a folder, and adds to the manifest what it wrote."""
+    check: Callable[[OpenRecipe], None] = lambda opened: None
+    """Raises ``PvMergeError`` where the program could not hold the vectors."""
+    usage: Callable[[Manifest, str], list[str]] = lambda manifest, folder: []
+    """Returns what was written, and the commands that use it, in lines."""
+    max_rank: int | None = None
+    """The program's limit, where no other is said."""
+
+
+TARGETS: Registry[ExportTarget] = Registry(
+    "export target",
+    "pv_merge.export_targets",
+    {
+        "peft": "pv_merge.integrations.peft:PEFT",
+        "gguf": "pv_merge.integrations.llama_cpp:GGUF",
+    },
+)
+
+
+def export(
+    recipe: str | Path,
     output: str | Path,
-    options: ExportOptions | None = None,
+    to: str = "peft",
     *,
+    rank: int | None = None,
+    max_rank: int | None = None,
+    dtype: str = "float32",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
-) -> dict[str, Any]:
-    """Write the recipe's mix, its eta baked in, as one adapter for PEFT and vLLM; return its manifest.
+) -> Manifest:
+    """Write a recipe's vectors for another program into a new folder; return the manifest.
 
-    ``found`` is told the check's warnings and what of the recipe does not apply. Raises
-    ``PvMergeError`` before anything is written where an adapter cannot hold the mix.
+    ``to`` is ``peft`` (one adapter that is the whole mix, its eta baked in, for PEFT and vLLM),
+    ``gguf`` (one adapter for each preference, whose scale in llama.cpp is its eta), or what another
+    package registers. ``rank`` truncates each weight's change, and the manifest tells the error;
+    by default nothing is lost. Over ``max_rank`` an adapter is refused. ``dtype`` is that of A and
+    B. ``found`` is told the check's warnings and what of the recipe does not apply, ``advance``
+    (weights done, weights in all).
+
+    Raises ``PvMergeError``, and writes nothing, where the program could not hold the mix.
+
+    >>> import pv_merge
+    >>> manifest = pv_merge.export("recipe.yml", "adapter", "peft")
+    >>> manifest["rank"], manifest["relative_error"]
+    (8, 0.0)
     """
-    options = options or ExportOptions()
-    if options.max_rank is None:
-        options = replace(options, max_rank=VLLM_RANKS[-1])
+    target = TARGETS.get(to)
+    options = ExportOptions(rank, target.max_rank if max_rank is None else max_rank, dtype)
     refuse_existing(Path(output))
-    opened = open_for_export(path, options, found)
-    mix = low_rank_mix(opened, rank=options.rank, advance=advance)
-    refuse_rank(mix, str(path), options)
-    recipe = opened.recipe
+    opened = open_for_export(recipe, options, found)
+    target.check(opened)
+    manifest = _manifest(opened, to, options)
     with new_folder(Path(output)) as work:
-        write_low_rank(work, mix.changes, opened.base, loadable_base(recipe), options.dtype)
-        manifest = {**manifest_of(opened, "peft", options), **measures(mix)}
+        target.write(opened, work, options, manifest, advance)
         write_json(work / EXPORT_MANIFEST, manifest)
     return manifest
 
@@ -104,18 +143,13 @@ def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
         )
 
 
-def loadable_base(recipe: Recipe) -> str:
-    """Return the base as PEFT loads it: a name on the Hub without its revision."""
-    return without_revision(recipe.base_model)
-
-
-def measures(mix: Mix) -> dict[str, Any]:
-    """Return what a manifest says of a mix."""
+def measures(mix: Mix) -> Manifest:
+    """Return what a manifest says of a mix: its rank, what truncation lost, and what it lacks."""
     said: dict[str, Any] = {"rank": mix.rank, "relative_error": mix.relative_error}
     return {**said, "left_out": list(mix.left_out)} if mix.left_out else said
 
 
-def manifest_of(opened: OpenRecipe, target: str, options: ExportOptions) -> dict[str, Any]:
+def _manifest(opened: OpenRecipe, target: str, options: ExportOptions) -> Manifest:
     """Return what is known of a mix: recipe, base, and every preference with eta and lineage."""
     recipe = opened.recipe
     return {
@@ -140,3 +174,14 @@ def _preference(opened: OpenRecipe, name: str) -> dict[str, Any]:
             if item.preference == name
         ],
     }
+
+
+def rank_text(said: Manifest) -> str:
+    """Return ``measures`` in words."""
+    text = f"rank {said['rank']}"
+    if said["relative_error"]:
+        text += f", truncated with relative error {said['relative_error']:.2e}"
+    left: list[str] = said.get("left_out", [])
+    if left:
+        text += f" ({left[0]} and the like left out, {len(left)} in all)"
+    return text

@@ -12,57 +12,52 @@ import torch
 from torch import Tensor
 
 from pv_merge.arithmetic.low_rank import LowRank
-from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.errors import PvMergeError, raise_all
 from pv_merge.integrations.export import (
-    EXPORT_MANIFEST,
     Advance,
     ExportOptions,
-    Found,
-    manifest_of,
+    ExportTarget,
+    Manifest,
     measures,
-    open_for_export,
+    rank_text,
     refuse_rank,
 )
 from pv_merge.merging.mix import alone, low_rank_mix, nonlinear_controls
+from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.recipe import Recipe
 
 
-def export_gguf(
-    path: str | Path,
-    output: str | Path,
-    options: ExportOptions | None = None,
-    *,
-    found: Found = lambda findings: None,
-    advance: Advance = lambda done, total: None,
-) -> dict[str, Any]:
-    """Write one GGUF adapter for each preference of the recipe; return the manifest.
-
-    No eta is in them: it is what llama.cpp calls the adapter's scale. Raises ``PvMergeError``
-    before anything is written where llama.cpp could not hold the vectors.
-    """
-    options = options or ExportOptions()
-    refuse_existing(Path(output))
-    opened = open_for_export(path, options, found)
+def _check(opened: OpenRecipe) -> None:
     recipe = opened.recipe
-    config = opened.base.config
-    gguf_family(config, recipe.base_model)
+    gguf_family(opened.base.config, recipe.base_model)
     raise_all(nonlinear_controls(recipe) + _scale_problems(recipe) + _name_problems(recipe))
-    manifest = manifest_of(opened, "gguf", options)
-    count = len(recipe.preferences)
-    with new_folder(Path(output)) as work:
-        for number, name in enumerate(recipe.preferences):
 
-            def moved(done: int, total: int, before: int = number) -> None:
-                advance(before * total + done, count * total)
 
-            mix = low_rank_mix(opened, alone(recipe, name), options.rank, moved)
-            refuse_rank(mix, name, options)
-            file = f"{name}.gguf"
-            write_gguf(work / file, name, mix.changes, config, options.dtype)
-            manifest["preferences"][name] |= {"file": file, **measures(mix)}
-        write_json(work / EXPORT_MANIFEST, manifest)
-    return manifest
+def _write(
+    opened: OpenRecipe, work: Path, options: ExportOptions, manifest: Manifest, advance: Advance
+) -> None:
+    names = opened.recipe.preferences
+    for number, name in enumerate(names):
+
+        def moved(done: int, total: int, before: int = number) -> None:
+            advance(before * total + done, len(names) * total)
+
+        mix = low_rank_mix(opened, alone(opened.recipe, name), options.rank, moved)
+        refuse_rank(mix, name, options)
+        file = f"{name}.gguf"
+        write_gguf(work / file, name, mix.changes, opened.base.config, options.dtype)
+        manifest["preferences"][name] |= {"file": file, **measures(mix)}
+
+
+def _usage(manifest: Manifest, folder: str) -> list[str]:
+    lines = [
+        f"{name}: {folder}/{said['file']}, {rank_text(said)}"
+        for name, said in manifest["preferences"].items()
+    ]
+    return lines + [f"  {line}" for line in llama_commands(manifest, folder)]
+
+
+GGUF = ExportTarget("one adapter for each vector, for llama.cpp", _write, _check, _usage)
 
 
 def llama_commands(manifest: Mapping[str, Any], folder: str) -> list[str]:

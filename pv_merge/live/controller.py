@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
+from numbers import Real
 
 from torch import nn
 
 from pv_merge.artifacts.vector import PreferenceVector
 from pv_merge.errors import PvMergeError, did_you_mean
-from pv_merge.live.fitting import AdapterWay, WeightWay, adaptable, as_live
+from pv_merge.live.fitting import as_live
+from pv_merge.live.live_eta import LiveEta
+from pv_merge.live.lora_layers import LoraLayers, adaptable
+from pv_merge.live.weights import HeldWeights
 
 
-class PreferenceController:
+class PreferenceController(LiveEta):
     """Adds preference vectors to a live model, each with an η that can be changed at any time.
 
-    >>> control = PreferenceController(model, {"helpful": vector, "polite": other})
-    >>> control.set(helpful=0.8, polite=-0.2)
+    >>> import pv_merge
+    >>> from transformers import AutoModelForCausalLM
+    >>> model = AutoModelForCausalLM.from_pretrained("base")
+    >>> control = pv_merge.PreferenceController(model, {"polite": pv_merge.load("vectors/polite")})
+    >>> control.set(polite=0.8)
+    >>> control.eta
+    {'polite': 0.8}
     >>> control.reset()
 
     Vectors that are all low-rank become PEFT adapters: only their scales change, the weights never
@@ -45,25 +54,24 @@ class PreferenceController:
         self._eta = dict.fromkeys(vectors, 0.0)
         fitting = {label: as_live(model, label, vector) for label, vector in vectors.items()}
         thin = not dense and all(adaptable(model, vector) for vector in fitting.values())
-        self._way: AdapterWay | WeightWay = (
-            AdapterWay(model, fitting) if thin else WeightWay(model, fitting)
-        )
+        self._way: LiveEta = LoraLayers(model, fitting) if thin else HeldWeights(model, fitting)
 
     @property
     def eta(self) -> dict[str, float]:
         """The present η of every vector."""
         return dict(self._eta)
 
-    def set(self, **etas: float) -> None:
+    def set(self, etas: Mapping[str, float] | None = None, /, **named: float) -> None:
         """Set η of the named preferences; the others keep theirs."""
-        for name, value in etas.items():
+        asked = {**(etas or {}), **named}
+        for name, value in asked.items():
             if name not in self._eta:
                 raise PvMergeError(f"no vector is called {name!r}{did_you_mean(name, self._eta)}")
-            if not isinstance(value, int | float) or value - value != 0:
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
                 raise PvMergeError(f"eta of {name} must be a finite number, got {value!r}")
         with self._alone():
-            self._eta |= {name: float(value) for name, value in etas.items()}
-            self._way.apply(self._eta)
+            self._eta |= {name: float(value) for name, value in asked.items()}
+            self._way.set(self._eta)
 
     def reset(self) -> None:
         """Set every η to 0: the model is the base again, bit for bit."""
@@ -73,8 +81,10 @@ class PreferenceController:
 
     def close(self) -> None:
         """Reset, and take out of the model whatever was put into it."""
-        self.reset()
-        self._way.remove()
+        with self._alone():
+            self._eta = dict.fromkeys(self._eta, 0.0)
+            self._way.reset()
+            self._way.close()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -85,13 +95,5 @@ class PreferenceController:
         finally:
             self._lock.release()
 
-    def __enter__(self) -> PreferenceController:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.reset()
+    def __exit__(self, *error: object) -> None:
+        self.reset()  # and no more, so that it can be entered again

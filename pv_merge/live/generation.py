@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pv_merge.data.encoding import encode_prompt
+from pv_merge.errors import PvMergeError
 from pv_merge.live.subject import Subject
 
 MAX_NEW_TOKENS = 60
@@ -28,6 +29,7 @@ def greedy(
 
     model, tokenizer = subject.model, subject.tokenizer
     tokens = [encode_prompt(tokenizer, [("user", prompt)]) for prompt in prompts]
+    _refuse_long(tokens, subject, max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: -len(tokens[i]))
     answers = [""] * len(prompts)
     config = generation_config(subject, max_new_tokens)
@@ -50,6 +52,16 @@ def greedy(
             answers[index] = text.strip()
         done(batch, [answers[index] for index in batch])
     return answers
+
+
+def _refuse_long(tokens: Sequence[Sequence[int]], subject: Subject, max_new_tokens: int) -> None:
+    limit = subject.max_length
+    for number, prompt in enumerate(tokens, start=1):
+        if limit is not None and len(prompt) + max_new_tokens > limit:
+            raise PvMergeError(
+                f"prompt {number} has {len(prompt)} tokens and its answer up to {max_new_tokens}, but "
+                f"{subject.name} takes {limit}; shorten it, or lower --max-new-tokens"
+            )
 
 
 def generation_config(subject: Subject, max_new_tokens: int, temperature: float = 0.0) -> Any:

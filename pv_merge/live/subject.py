@@ -8,7 +8,7 @@ from typing import Any
 
 from pv_merge.artifacts.reference import loadable
 from pv_merge.data.documents import read_object
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, first_line
 
 
 @dataclass
@@ -31,7 +31,8 @@ class Subject:
 def load_subject(name: str, base: str | None = None, dtype: str = "float32") -> Subject:
     """Load a causal language model, with its tokenizer; on the GPU where there is one.
 
-    A folder without a tokenizer of its own is read with ``base``'s.
+    A folder without a tokenizer of its own is read with ``base``'s. Python files in it are never
+    run, and nobody is asked whether they may be.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -39,12 +40,16 @@ def load_subject(name: str, base: str | None = None, dtype: str = "float32") -> 
 
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(loadable(_tokenizer_home(name, base)))
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            loadable(name), dtype=getattr(torch, dtype)
+        tokenizer = AutoTokenizer.from_pretrained(
+            loadable(_tokenizer_home(name, base)), trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        raise PvMergeError(f"{name}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            loadable(name), dtype=getattr(torch, dtype), trust_remote_code=False
+        )
+    except PvMergeError:
+        raise
+    except Exception as error:  # a foreign folder can make transformers raise anything
+        raise PvMergeError(f"{name}: cannot be loaded ({first_line(error)})") from None
     if torch.cuda.is_available():
         model.to("cuda")
     return Subject(model.eval(), tokenizer, name)

@@ -1,20 +1,21 @@
-"""A recipe applied to a live model: weights written in place, and put back as they were."""
+"""Vectors, or a recipe, written into a live model's weights, which are put back as they were."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import torch
 from psutil import virtual_memory
-from torch import Tensor
+from torch import Tensor, nn
 
 from pv_merge.arithmetic.blocks import moves
 from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.preference import preference_vector
 from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.errors import PvMergeError
+from pv_merge.live.fitting import LiveVector, change_moves
+from pv_merge.live.live_eta import LiveEta
 from pv_merge.live.weight_map import live_names
 from pv_merge.recipe.opened import OpenRecipe
 
@@ -22,7 +23,50 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class LiveMerge:
+class HeldWeights(LiveEta):
+    """Writes vectors into the weights that they move, from a copy of the base that is held."""
+
+    def __init__(self, model: nn.Module, vectors: Mapping[str, LiveVector]) -> None:
+        state = model.state_dict()
+        self._vectors = vectors
+        self._weights: dict[str, Tensor] = {}
+        self._base: dict[str, Tensor] = {}
+        for name in sorted({name for vector in vectors.values() for name in vector.names}):
+            weight = state[name]
+            if weight.is_floating_point() and any(
+                name in vector and change_moves(vector.change(name)) for vector in vectors.values()
+            ):
+                self._weights[name] = weight
+                self._base[name] = weight.detach().clone()
+
+    @torch.no_grad()
+    def set(self, etas: Mapping[str, float], /) -> None:
+        """Write base + Σ η·φ into every weight that a vector moves."""
+        for name, weight in self._weights.items():
+            terms = []
+            for label, vector in self._vectors.items():
+                if etas[label] != 0 and name in vector:
+                    phi = vector.dense(name).to(weight.device)
+                    terms.append(PreferenceInputs(label, etas[label], vectors=(phi,)))
+            place = weight.detach() if weight.is_contiguous() else None
+            merged = merge(self._base[name], terms, dtype=weight.dtype, name=name, out=place)
+            if place is None:
+                weight.copy_(merged)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Copy the base back."""
+        for name, weight in self._weights.items():
+            weight.copy_(self._base[name])
+
+    def close(self) -> None:
+        """Copy the base back, and let go of the copies."""
+        self.reset()
+        self._base.clear()
+        self._weights.clear()
+
+
+class LiveMerge(LiveEta):
     """Sets a live model's weights to base + Σ η·φ for any η, reading the recipe's inputs lazily.
 
     ``model`` must hold the recipe's base. Its weights keep their dtype; in float32 nothing is
@@ -76,7 +120,7 @@ class LiveMerge:
         return False
 
     @torch.no_grad()
-    def set(self, etas: Mapping[str, float]) -> None:
+    def set(self, etas: Mapping[str, float], /) -> None:
         """Write base + Σ η·φ; preferences that are not named keep the recipe's eta."""
         self.opened.known(etas)
         for target, weight in self._weights.items():
@@ -116,21 +160,15 @@ class LiveMerge:
         return terms
 
     @torch.no_grad()
-    def restore(self) -> None:
+    def reset(self) -> None:
         """Copy the base's weights back, bit for bit."""
         for target, weight in self._weights.items():
             weight.copy_(self._live.convert(target, self.opened.base.tensor))
 
-    def __enter__(self) -> LiveMerge:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.restore()
+    def close(self) -> None:
+        """Restore the base, and let go of every φ."""
+        self.reset()
+        self._phis.clear()
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -59,6 +59,12 @@ def extract(
 
     Raises ``PvMergeError`` if the policies do not fit one base or each other; ``advance`` is told
     (weights done, weights in all).
+
+    >>> import pv_merge
+    >>> options = pv_merge.ExtractOptions(low_rank=True)
+    >>> manifest = pv_merge.extract("positive", "negative", "vectors/new", options)
+    >>> manifest["preference"], manifest["form"], manifest["rank"]
+    ('polite', 'low-rank', 8)
     """
     options = options or Options()
     target = Path(output)

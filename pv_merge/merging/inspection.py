@@ -30,6 +30,12 @@ def inspect(
     more: the matrix of cosines, the share of weights whose signs disagree, and the singular task
     interference (Gargiulo et al. 2025; the paper's Table 16). Of several seeds of one preference
     the cosines are its stability (Table 8), with the eigenvalues of their Gram matrix (Figure 6).
+
+    >>> import pv_merge
+    >>> vectors = {name: pv_merge.load(f"vectors/{name}") for name in ("polite", "brief")}
+    >>> figures = pv_merge.inspect(vectors)
+    >>> figures["cosines"]["labels"], round(figures["cosines"]["matrix"][0][0], 6)
+    (['polite', 'brief'], 1.0)
     """
     labels = list(vectors)
     names = sorted({name for vector in vectors.values() for name in vector.names})

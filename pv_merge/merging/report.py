@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pv_merge.arithmetic.blocks import block_steps, needs_whole_tensors, whole_tensor_steps
 from pv_merge.arithmetic.rounding import BLOCK
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, Topic
 from pv_merge.merging.loss import REPORT_NAME, LossReport
 from pv_merge.merging.products import products
 from pv_merge.recipe.opening import open_recipe
@@ -24,7 +26,13 @@ def report(
 ) -> dict[str, Any]:
     """Compare the model in ``folder`` with base and recipe; write and return the loss report.
 
-    ``advance`` is told (weights done, weights in all).
+    ``advance`` is told (weights done, weights in all). Raises ``PvMergeError`` for a model that is
+    no merge of the recipe.
+
+    >>> import pv_merge
+    >>> found = pv_merge.merge("recipe.yml", "merged-for-report", report=False)
+    >>> round(pv_merge.report("recipe.yml", "merged-for-report")["preferences"]["polite"]["share"], 3)
+    1.0
     """
     opened, merged = open_recipe(path), Checkpoint(folder)
     names = [name for name in opened.base.names if opened.base.infos[name].dtype[0] in "BF"]
@@ -38,6 +46,13 @@ def report(
             raise PvMergeError(
                 f"{folder}: {name} has another shape than the base's; is it a merge of {path}?"
             )
+        for where, tensor in ((opened.recipe.base_model, base), (folder, out)):
+            if not bool(torch.isfinite(tensor).all()):
+                raise PvMergeError(
+                    f"{where}: {name} holds values that are not finite, so nothing can be said of "
+                    "what arrived",
+                    Topic.FINITE,
+                )
         active = [item.flat() for item in opened.preferences(name) if item.eta != 0]
         if needs_whole_tensors(active, opened.controls):
             active = whole_tensor_steps(base, active, opened.controls)

@@ -18,6 +18,8 @@ from pv_merge.recipe.opening import Found, open_recipe
 from pv_merge.version import __version__
 
 Advance = Callable[[int, int], None]
+Finish = Callable[[Path, str], None]
+"""Told a finished model's folder, which is still hidden, and the name that it will have."""
 
 
 def run(
@@ -29,10 +31,12 @@ def run(
     device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
+    finish: Finish = lambda folder, name: None,
 ) -> dict[str, Any]:
     """Merge a recipe (its path, or already open) into the new folder ``output`` and return the loss report.
 
-    ``found`` is told the check's warnings and notes, ``advance`` (elements done, elements in all).
+    ``found`` is told the check's warnings and notes, ``advance`` (elements done, elements in all);
+    ``finish`` may add files to the model before it appears, such as its card.
     Raises ``PvMergeError`` with every error of the check, before anything is read in full; the
     folder appears whole, by rename, or not at all.
     """
@@ -42,6 +46,7 @@ def run(
     opened = _open(recipe, found)
     with new_folder(target) as work:
         (result,) = _stream(opened, [({}, work, target.name)], report, threads, device, advance)
+        finish(work, target.name)
     return result
 
 
@@ -55,6 +60,7 @@ def run_grid(
     device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
+    finish: Finish = lambda folder, name: None,
 ) -> dict[str, dict[str, Any]]:
     """Merge the recipe for every point of etas in one read; return the reports by folder name.
 
@@ -78,6 +84,8 @@ def run_grid(
             (work / name).mkdir()
             places.append((etas, work / name, name))
         results = _stream(opened, places, report, threads, device, advance)
+        for _, folder, name in places:
+            finish(folder, name)
     return {name: result for (_, _, name), result in zip(places, results, strict=True)}
 
 
@@ -140,12 +148,12 @@ def _stream(
         for target in targets:
             target.files.close()
     results = []
-    for target, (etas, folder, name) in zip(targets, places, strict=True):
+    for target, (etas, folder, _) in zip(targets, places, strict=True):
         result = target.report.to_dict() if target.report else {}
         if engine.base_kept:
             result["base_kept"] = engine.base_kept
         results.append(result)
-        companions(folder, name, opened, etas, result if report else {})
+        companions(folder, opened, etas, result if report else {})
     return results
 
 
@@ -165,9 +173,9 @@ def _engine(
 
 
 def companions(
-    work: Path, name: str, opened: OpenRecipe, etas: Mapping[str, float], report: dict[str, Any]
+    work: Path, opened: OpenRecipe, etas: Mapping[str, float], report: dict[str, Any]
 ) -> None:
-    """Write what belongs beside the weights: config, tokenizer, recipe, report, card."""
+    """Write what belongs beside the weights: config, tokenizer, recipe, report."""
     recipe = opened.recipe
     text = recipe.text_with(etas)
     config = {**opened.base.config}
@@ -180,18 +188,3 @@ def companions(
     (work / "mergekit_config.yml").write_text(text, encoding="utf-8")
     if report:
         write_json(work / REPORT_NAME, {**report, "pv_merge": __version__})
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [mergekit, merge, preference-vector]",
-        "---",
-        f"# {name}",
-        "",
-        "A merge by [preference vectors](https://arxiv.org/abs/2504.20106), made with `pv-merge run`.",
-        "",
-        "```yaml",
-        text.rstrip(),
-        "```",
-        "",
-    ]
-    (work / "README.md").write_text("\n".join(lines), encoding="utf-8")

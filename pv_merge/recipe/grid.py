@@ -15,14 +15,8 @@ Axes = dict[str, list[float]]
 """Values of eta of each swept preference, ascending."""
 
 
-def read_axes(options: Sequence[str], preferences: Sequence[str]) -> Axes:
-    """Return the axes of a grid.
-
-    Raises ``PvMergeError`` where an option is not ``NAME=NUMBER,NUMBER``, names a preference that
-    the recipe does not have, or where the whole grid is a single point.
-    """
-    if not options:
-        raise PvMergeError("give --eta PREFERENCE=-1,0,1; the recipe has " + ", ".join(preferences))
+def parse_axes(options: Sequence[str]) -> Axes:
+    """Return what ``NAME=NUMBER,NUMBER`` options say, as written; ``checked_axes`` says if it fits."""
     axes: Axes = {}
     for option in options:
         name, equals, text = option.partition("=")
@@ -31,13 +25,29 @@ def read_axes(options: Sequence[str], preferences: Sequence[str]) -> Axes:
             raise PvMergeError(
                 f"--eta {option}: expected PREFERENCE=NUMBER,NUMBER, such as polite=-1,0,1"
             )
-        if name not in preferences:
-            raise PvMergeError(
-                f"--eta {option}: the recipe has no preference {name!r}{did_you_mean(name, preferences)}"
-            )
         if name in axes:
             raise PvMergeError(f"--eta {option}: {name} is given twice; put its values in one list")
-        axes[name] = sorted(set(_numbers(option, text)))
+        axes[name] = _numbers(option, text)
+    return axes
+
+
+def checked_axes(values: Mapping[str, Sequence[float]], preferences: Sequence[str]) -> Axes:
+    """Return the axes of a grid, ascending.
+
+    Raises ``PvMergeError`` for a preference that the recipe does not have, a value that is not
+    finite, and where the whole grid is a single point.
+    """
+    if not values:
+        raise PvMergeError("give --eta PREFERENCE=-1,0,1; the recipe has " + ", ".join(preferences))
+    axes: Axes = {}
+    for name, said in values.items():
+        if name not in preferences:
+            raise PvMergeError(
+                f"--eta {name}: the recipe has no preference {name!r}{did_you_mean(name, preferences)}"
+            )
+        if not said or not all(math.isfinite(value) for value in said):
+            raise PvMergeError(f"eta of {name}: expected finite numbers, got {list(said)}")
+        axes[name] = sorted({float(value) + 0.0 for value in said})
     if count(axes) == 1:
         point = ", ".join(f"{name}={values[0]:g}" for name, values in axes.items())
         raise PvMergeError(

@@ -43,6 +43,10 @@ def check(path: str | Path, *, deep: bool = False) -> list[Finding]:
     ``deep`` also reads all weights, for values that are not finite, and hashes those of a large
     base, to compare it with the base that a manifest names; a small one is hashed at any rate,
     and a hash is remembered.
+
+    >>> import pv_merge
+    >>> [finding.level for finding in pv_merge.check("recipe.yml") if finding.level == "error"]
+    []
     """
     opening = _Opening()
     opening.open(Path(path), deep)

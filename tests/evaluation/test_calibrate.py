@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
-from pv_merge.evaluation.calibrate.goal import read_constraint, read_ranges
-from pv_merge.evaluation.calibrate.search import calibrate, spread
-from pv_merge.evaluation.calibrate.surface import expected_gain, fit
+from pv_merge.evaluation.calibrate.goal import candidates, read_constraint, read_ranges
+from pv_merge.evaluation.calibrate.search import search, spread
+from pv_merge.evaluation.calibrate.surface import NOISE, expected_gain, fit, kernel
 from pv_merge.evaluation.statistics import Estimate
 
 from eval_tiny import make_recipe
@@ -69,7 +69,7 @@ def test_it_finds_the_best_of_a_known_grid_in_a_third_of_it(figures, constraints
         taken.append(eta)
         return at(eta["helpful"], eta["harmless"])
 
-    found = calibrate(take, axes, "helpful", constraints, base)
+    found = search(take, axes, "helpful", constraints, base)
     assert len(taken) == len(found.trials) <= len(grid) / 3
     assert found.best.allowed
     for value, right, steps in zip(found.best.eta.values(), best, axes.values(), strict=True):
@@ -79,7 +79,7 @@ def test_it_finds_the_best_of_a_known_grid_in_a_third_of_it(figures, constraints
 
 
 def test_minimizing_turns_the_goal():
-    found = calibrate(
+    found = search(
         lambda eta: {"x": exact((eta["a"] - 0.75) ** 2)},
         {"a": VALUES},
         "x",
@@ -90,11 +90,13 @@ def test_minimizing_turns_the_goal():
     )
     assert found.best.eta == {"a": 0.75}
     with pytest.raises(PvMergeError, match="single point"):
-        calibrate(lambda eta: {}, {"a": [1.0]}, "x", [], {})
+        search(lambda eta: {}, {"a": [1.0]}, "x", [], {})
+    with pytest.raises(PvMergeError, match="a grid of 1000000 points, over 100000"):
+        search(lambda eta: {}, {key: list(range(1000)) for key in "ab"}, "x", [], {})
 
 
 def test_nothing_allowed_is_said_and_the_trace_kept():
-    found = calibrate(
+    found = search(
         lambda eta: {"x": exact(eta["a"])}, {"a": VALUES}, "x", [read_constraint("x>=2")], {}, 4
     )
     assert found.best is None
@@ -105,7 +107,7 @@ def test_confidence_is_that_of_paired_values_where_the_bound_is_the_base():
     # Every item is worse by exactly 1 %: within 1.05·base for certain, though items differ widely.
     base = {"loss": [1.0, 50.0, 200.0]}
     wide = Estimate(84.5, 1.0, 200.0, 3)
-    found = calibrate(
+    found = search(
         lambda eta: {"x": exact(1.0), "loss": wide},
         {"a": [0.0, 1.0]},
         "x",
@@ -117,7 +119,7 @@ def test_confidence_is_that_of_paired_values_where_the_bound_is_the_base():
 
 
 def test_a_perplexity_pairs_by_its_logarithm():
-    found = calibrate(
+    found = search(
         lambda eta: {"x": exact(1.0), "perplexity": Estimate(10.2, 5.0, 20.0, 3)},
         {"a": [0.0, 1.0]},
         "x",
@@ -134,6 +136,17 @@ def test_a_surface_goes_through_its_points_and_knows_a_quadratic():
     mean, deviation = surface.predict(np.array([[-1.0], [0.0]]))
     assert mean == pytest.approx([-2.0, 2.0], abs=0.05)
     assert deviation[0] < 0.1
+
+
+def test_the_uncertainty_of_a_point_is_that_of_the_kernel():
+    points = np.array([[-1.0, 0.2], [0.5, -0.5], [1.0, 1.0]])
+    surface = fit(points, np.array([1.0, 2.0, 4.0]))
+    where = np.array([[0.3, -0.9], [0.0, 0.0]])
+    inner = kernel(points, points, surface.length, surface.share) + NOISE * np.eye(3)
+    cross = kernel(where, points, surface.length, surface.share)
+    own = kernel(where, where, surface.length, surface.share)
+    variance = np.diag(own - cross @ np.linalg.solve(inner, cross.T)) * surface.scale**2
+    assert surface.predict(where)[1] ** 2 == pytest.approx(variance, rel=1e-6)
 
 
 def test_expected_gain_by_hand():
@@ -179,15 +192,16 @@ def test_bad_constraints(text):
 
 
 def test_ranges():
-    axes = read_ranges(["polite=-1:1:0.5"], ["helpful", "polite"])
+    axes = candidates(read_ranges(["polite=-1:1:0.5"]), ["helpful", "polite"])
     assert axes == {"helpful": VALUES, "polite": [-1.0, -0.5, 0.0, 0.5, 1.0]}
     for text, message in [
         ("polit=0:1", "did you mean polite?"),
         ("polite=0", "expected NAME=LOW:HIGH:STEP"),
         ("polite=1:0:0.5", "LOW must not exceed HIGH"),
+        ("polite=0:1:1e-9", "candidates, over 1000"),
     ]:
         with pytest.raises(PvMergeError) as error:
-            read_ranges([text], ["helpful", "polite"])
+            candidates(read_ranges([text]), ["helpful", "polite"])
         assert message in error.value.message
 
 

@@ -8,10 +8,10 @@ import torch
 from pv_merge.data.questions import read_questions
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import NoParts
-from pv_merge.evaluation.measures.build import build_measures
 from pv_merge.evaluation.measures.choices import ChoicesMeasure
 from pv_merge.evaluation.measures.harness import HarnessMeasure
 from pv_merge.evaluation.measures.perplexity import WINDOW, PerplexityMeasure
+from pv_merge.evaluation.measures.registry import build_measures
 
 from eval_tiny import subject
 from train_tiny import SHARED
@@ -128,5 +128,5 @@ def test_a_task_of_the_harness_is_read_from_its_results(monkeypatch):
 def test_options_that_need_another():
     with pytest.raises(PvMergeError, match="give --reward-prompts FILE"):
         build_measures(reward_model=["some/model"])
-    with pytest.raises(PvMergeError, match="give --refusal FILE too"):
+    with pytest.raises(PvMergeError, match="give --refusal too"):
         build_measures(judge_url="http://localhost:8000/v1")

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from pv_merge.errors import PvMergeError
-from pv_merge.evaluation.measures.judge import INSTRUCTIONS, Judge, read_verdict
+from pv_merge.evaluation.refusal_judge import INSTRUCTIONS, Judge, read_verdict
 
 
 @contextmanager

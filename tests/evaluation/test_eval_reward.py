@@ -10,7 +10,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 from pv_merge.data.prompts import Prompt
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import NoParts
-from pv_merge.evaluation.measures.reward import BEAVER, RewardMeasure, RewardModel
+from pv_merge.evaluation.measures.reward import RewardMeasure
+from pv_merge.evaluation.reward_model import BEAVER, RewardModel
 
 from eval_tiny import subject
 from train_tiny import save_base

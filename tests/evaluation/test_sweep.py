@@ -13,7 +13,7 @@ from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import NoParts
 from pv_merge.evaluation.measures.pairs import PairsMeasure, read_pairs
 from pv_merge.evaluation.statistics import Estimate
-from pv_merge.evaluation.sweep.sweep import Sweep, correlations
+from pv_merge.evaluation.sweep.results import Sweep, correlations
 from pv_merge.live.subject import load_subject
 from pv_merge.live.weights import LiveMerge
 from pv_merge.recipe.opening import open_recipe
@@ -199,8 +199,8 @@ def test_rho_is_the_mean_over_the_lines_of_a_grid():
     values = [p["a"] if p["b"] == 0 else -p["a"] - 5 for p in points]
     figures = [{"x": Estimate(v, v, v, 1)} for v in values]
     found = Sweep(axes, points, figures, {}, {"x": "x"}, {"x": 1})
-    assert correlations(found, "a") == {"x": 0.0}
-    assert correlations(found, "b") == {"x": -1.0}
+    assert correlations(found, "a") == pytest.approx({"x": 0.0})
+    assert correlations(found, "b") == pytest.approx({"x": -1.0})
 
 
 def test_a_recipe_error_is_the_reader_s(tmp_path):

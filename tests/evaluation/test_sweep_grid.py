@@ -1,13 +1,21 @@
 import pytest
 
 from pv_merge.errors import PvMergeError
-from pv_merge.recipe.grid import base_point, count, points, read_axes, shown_points, shown_values
+from pv_merge.recipe.grid import (
+    base_point,
+    checked_axes,
+    count,
+    parse_axes,
+    points,
+    shown_points,
+    shown_values,
+)
 
 NAMES = ["helpful", "polite"]
 
 
 def test_axes_are_sorted_and_multiplied_out():
-    axes = read_axes(["polite=1,-1,0", "helpful=0.5,0"], NAMES)
+    axes = checked_axes(parse_axes(["polite=1,-1,0", "helpful=0.5,0"]), NAMES)
     assert axes == {"polite": [-1.0, 0.0, 1.0], "helpful": [0.0, 0.5]}
     assert count(axes) == 6
     found = points(axes, {"helpful": 1.0, "polite": 1.0})
@@ -16,7 +24,7 @@ def test_axes_are_sorted_and_multiplied_out():
 
 
 def test_a_preference_that_is_not_swept_keeps_its_own_eta():
-    axes = read_axes(["polite=0,1"], NAMES)
+    axes = checked_axes(parse_axes(["polite=0,1"]), NAMES)
     assert points(axes, {"helpful": None, "polite": 0.3})[1] == {"helpful": None, "polite": 1.0}
     assert base_point({"helpful": None, "polite": 0.3}) == {"helpful": 0.0, "polite": 0.0}
 
@@ -36,7 +44,7 @@ def test_a_preference_that_is_not_swept_keeps_its_own_eta():
 )
 def test_bad_grids(options, message):
     with pytest.raises(PvMergeError) as error:
-        read_axes(options, NAMES)
+        checked_axes(parse_axes(options), NAMES)
     assert message in error.value.message
 
 

@@ -10,10 +10,12 @@ import pytest
 from hub_client import merge_folder
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from pv_merge.hub.card.card import Extras, make_card, metadata, notes_in
+from pv_merge.hub.card.card import Extras, card_text, notes_in
+from pv_merge.hub.card.metadata import metadata
+from pv_merge.hub.evaluations import read_evaluations
 from pv_merge.hub.facts import Facts, read_facts
-from pv_merge.hub.plan import Options, make_plan
-from pv_merge.hub.results import read_evaluations
+from pv_merge.hub.push_hints import licence_warning
+from pv_merge.hub.push_plan import PushOptions, make_plan
 
 
 def _write(folder: Path, name: str, data: Any) -> Path:
@@ -25,6 +27,10 @@ def _write(folder: Path, name: str, data: Any) -> Path:
 
 def _facts(folder: Path, **said: str) -> Facts:
     return read_facts(folder, "polite", said)
+
+
+def _card(facts: Facts, repo: str = "alice/polite", extras: Extras | None = None) -> str:
+    return card_text(facts, repo, extras, published=True)
 
 
 SIDE = {
@@ -76,8 +82,8 @@ def test_the_client_accepts_the_metadata(here: Path):
     facts = _facts(here / "merged", base_model="org/base")
     evaluations, left_out = read_evaluations([_write(here, "e.json", EVALUATION) / "e.json"], facts)
     assert left_out == []
-    card = make_card(facts, "alice/polite", Extras(evaluations=evaluations))
-    again = ModelCard(str(card))
+    card = _card(facts, "alice/polite", Extras(evaluations=evaluations))
+    again = ModelCard(card)
     data = again.data
     assert isinstance(data, ModelCardData)
     assert ModelCardData(**data.to_dict()).to_dict() == data.to_dict()
@@ -95,11 +101,11 @@ def test_the_client_accepts_the_metadata(here: Path):
 def test_the_text_says_what_the_manifests_say(here: Path):
     facts = _facts(here / "merged")
     evaluations, _ = read_evaluations([_write(here, "e.json", EVALUATION) / "e.json"], facts)
-    text = str(make_card(facts, "alice/polite", Extras("my **text**", evaluations)))
+    text = _card(facts, "alice/polite", Extras("my **text**", evaluations))
     came = "`./inputs/polite` = `./runs/polite/positive` − `./runs/polite/negative`"
     assert f"| polite | +1 | {came} | 222 of `org/pairs` | -0.990 | 2 |" in text
     assert "| polite | +1 | 2 | 0.100% | 97.0% | 91.0% (3) |" in text
-    assert "| `polite` | 9 [8, 10] | 6 [5, 7] | margin (nats) |" in text
+    assert "| `polite` | 9 [8, 10] (n = 48) | 6 [5, 7] (n = 48) | margin (nats) |" in text
     assert "$ pv-merge evaluate recipe.yml --pairs polite=pairs.jsonl -o out.json" in text
     assert "SHA-256 of the base's weights: `c0ffee`" in text
     assert notes_in(text) == "my **text**"
@@ -111,7 +117,7 @@ def test_what_is_not_known_is_left_out(tmp_path: Path, monkeypatch):
     facts = _facts(merge_folder(tmp_path / "merged"))
     data = metadata(facts).to_dict()
     assert set(data) == {"library_name", "tags", "pipeline_tag"}
-    text = str(make_card(facts, "alice/polite"))
+    text = _card(facts, "alice/polite")
     assert "| polite | +1 | `./inputs/polite` (vector) |  |  | 2 |" in text
     assert "no manifest of that input was at hand" in text
     assert "Nothing was measured" in text and "## Evaluation" not in text
@@ -135,9 +141,9 @@ def test_the_licence_comes_from_the_base(here: Path, base, vector, said, licence
         _write(here / place, "README.md", text)
     facts = _facts(here / "merged", **({"license": said} if said else {}))
     assert metadata(facts).license == licence
-    assert line in str(make_card(facts, "alice/polite"))
+    assert line in _card(facts, "alice/polite")
     clear = licence is not None and "Conflict" not in line
-    assert (facts.base.licence_warning() is None) == clear
+    assert (licence_warning(facts.base) is None) == clear
 
 
 def test_another_licence_keeps_its_name(here: Path):
@@ -162,7 +168,7 @@ def test_a_vector(here: Path):
     facts = _facts(here / "inputs/polite", base_model="org/base")
     data = metadata(facts).to_dict()
     assert "base_model_relation" not in data and "pipeline_tag" not in data
-    text = str(make_card(facts, "alice/polite-vector"))
+    text = _card(facts, "alice/polite-vector")
     assert "| ‖φ‖ | 2.25 |" in text and "| rank |" not in text
     assert "222 pairs of `org/pairs`" in text
     assert "  - model: alice/polite-vector" in text and "base_model: org/base" in text
@@ -177,7 +183,7 @@ def test_a_policy_can_be_trained_again(here: Path):
     data = metadata(facts).to_dict()
     assert data["base_model"] == ["org/b"] and data["base_model_relation"] == "adapter"
     assert data["library_name"] == "peft"
-    text = str(make_card(facts, "alice/policy"))
+    text = _card(facts, "alice/policy")
     assert "base_model: org/b\npreference: polite\ndataset:\n  path: org/pairs" in text
 
 
@@ -197,8 +203,8 @@ def test_results_of_another_model_are_left_out(here: Path):
 
 def test_results_in_the_folder_are_found(here: Path):
     _write(here / "merged", "evaluation.json", EVALUATION)
-    plan = make_plan(here / "merged", "alice/polite", Options())
-    assert [item.figures["polite"]["value"] for item in plan.evaluations] == [9.0]
+    plan = make_plan(here / "merged", "alice/polite", PushOptions())
+    assert [item.figures["polite"].value for item in plan.evaluations] == [9.0]
 
 
 def test_a_figure_that_is_not_finite_is_no_result(here: Path):
@@ -207,11 +213,3 @@ def test_a_figure_that_is_not_finite_is_no_result(here: Path):
     facts = _facts(here / "merged")
     evaluations, _ = read_evaluations([path], facts)
     assert metadata(facts, evaluations).eval_results is None
-
-
-def test_a_folder_of_this_machine_is_pointed_out(here: Path):
-    text = (here / "merged/mergekit_config.yml").read_text()
-    _write(here / "merged", "mergekit_config.yml", text.replace("./models", "/home/me/models"))
-    plan = make_plan(here / "merged", "alice/polite", Options(license="mit"))
-    line = "mergekit_config.yml: names a folder of this machine, /home/me/models/base"
-    assert any(warning.startswith(line) for warning in plan.warnings)

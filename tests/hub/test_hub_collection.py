@@ -12,8 +12,8 @@ from hub_client import connected, content, merge_folder
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.collection import collect, push_collection
-from pv_merge.hub.plan import Options
 from pv_merge.hub.pull import pull
+from pv_merge.hub.push_plan import PushOptions
 
 from hub_server import Hub
 
@@ -52,11 +52,11 @@ def test_each_point_is_a_revision_and_main_links_them(hub: Hub, grid: Path, tmp_
         assert content(back) == content(grid / name)
     card = (repo.files("main") or {})["README.md"].content.decode()
     link = "https://huggingface.co/alice/polite/tree/polite%3D-1"
-    assert f"| [`polite=-1`]({link}) | -1 | 97.0% | 1 [0, 2] |" in card
-    assert "| [`polite=0`]" in card and "| +0 |  | 2 [1, 3] |" in card
+    assert f"| [`polite=-1`]({link}) | -1 | 97.0% | 1 [0, 2] (n = 8) |" in card
+    assert "| [`polite=0`]" in card and "| +0 |  | 2 [1, 3] (n = 8) |" in card
     assert "this branch holds none" in card
     own = (pull("alice/polite@polite=0.5") / "README.md").read_text()
-    assert "(this one) | +0.5 | 97.0% | 3.5 [2.5, 4.5] |" in own
+    assert "(this one) | +0.5 | 97.0% | 3.5 [2.5, 4.5] (n = 8) |" in own
     assert 'revision="polite=0.5"' in own
 
 
@@ -67,7 +67,7 @@ def test_a_collection_that_stops_is_completed(hub: Hub, grid: Path):
         push_collection(grid, "alice/polite")
     assert "polite=0.5 is as it was" in error.value.message
     hub.faults.clear()
-    push_collection(grid, "alice/polite", Options(exist_ok=True))
+    push_collection(grid, "alice/polite", PushOptions(exist_ok=True))
     branches = [branch for branch, _ in hub.repos["alice/polite"].messages]
     assert branches == [*NAMES, "main"]
 
@@ -76,12 +76,12 @@ def test_points_of_two_recipes_are_no_collection(grid: Path):
     text = (grid / NAMES[0] / "mergekit_config.yml").read_text()
     (grid / NAMES[0] / "mergekit_config.yml").write_text(text.replace("bfloat16", "float16"))
     with pytest.raises(PvMergeError, match=r"polite=0: is of another recipe than .*polite=-1"):
-        collect(grid, "alice/polite", Options())
+        collect(grid, "alice/polite", PushOptions())
 
 
 def test_a_folder_without_points(tmp_path: Path):
     with pytest.raises(PvMergeError, match=r"holds no folders called NAME=ETA"):
-        collect(merge_folder(tmp_path / "merged"), "alice/polite", Options())
+        collect(merge_folder(tmp_path / "merged"), "alice/polite", PushOptions())
 
 
 def test_dry_run_lists_every_revision(grid: Path):

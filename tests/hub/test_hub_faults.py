@@ -11,9 +11,9 @@ from hub_client import connected, content, merge_folder
 from hub_store import WRITE_TOKEN
 
 from pv_merge.errors import PvMergeError
-from pv_merge.hub.plan import Options
 from pv_merge.hub.pull import pull
 from pv_merge.hub.push import push
+from pv_merge.hub.push_plan import PushOptions
 
 from hub_server import Hub
 
@@ -118,7 +118,7 @@ def test_a_commit_that_nobody_can_ask_about_is_said_to_be_unknown(hub: Hub, tmp_
     with pytest.raises(PvMergeError, match="Whether the commit arrived is not known"):
         push(folder, "alice/polite")
     hub.faults.clear()
-    push(folder, "alice/polite", Options(exist_ok=True))
+    push(folder, "alice/polite", PushOptions(exist_ok=True))
     assert len(hub.repos["alice/polite"].messages) == 1
 
 
@@ -136,9 +136,9 @@ def test_a_push_in_between_is_not_overwritten(hub: Hub, tmp_path: Path):
 
     hub.objects = Meanwhile(storage)
     with pytest.raises(PvMergeError, match=r"came in between \(412\).*is as it was"):
-        push(other, "alice/polite", Options(exist_ok=True))
+        push(other, "alice/polite", PushOptions(exist_ok=True))
     hub.objects = dict(hub.objects)
-    push(other, "alice/polite", Options(exist_ok=True))
+    push(other, "alice/polite", PushOptions(exist_ok=True))
     assert content(pull("alice/polite", tmp_path / "back")) == content(other)
 
 
@@ -194,6 +194,6 @@ def test_a_revision_that_is_not_there(hub: Hub, tmp_path: Path):
 def _second_try(hub: Hub, folder: Path, tmp_path: Path) -> None:
     """The same command, with --exist-ok where the message says so, completes what was begun."""
     hub.faults.clear()
-    push(folder, "alice/polite", Options(exist_ok="alice/polite" in hub.repos))
+    push(folder, "alice/polite", PushOptions(exist_ok="alice/polite" in hub.repos))
     assert len(hub.repos["alice/polite"].messages) == 1
     assert content(pull("alice/polite", tmp_path / "again")) == content(folder)

@@ -15,7 +15,7 @@ from hub_client import connected, merge_folder
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.guards import token_in
-from pv_merge.hub.plan import Options, make_plan
+from pv_merge.hub.push_plan import PushOptions, make_plan
 
 SECRET = "hf_" + "AbCdEfGhIj" * 4
 
@@ -47,10 +47,10 @@ def test_refused_by_name(tmp_path: Path, name, data, reason):
     folder = merge_folder(tmp_path / "merged")
     _write(folder, name, data)
     with pytest.raises(PvMergeError) as error:
-        make_plan(folder, "alice/polite", Options())
+        make_plan(folder, "alice/polite", PushOptions())
     assert f"{folder}: {name}: {reason}" in error.value.message
     assert SECRET not in error.value.message
-    plan = make_plan(folder, "alice/polite", Options(include=(name,)))
+    plan = make_plan(folder, "alice/polite", PushOptions(include=(name,)))
     assert name in plan.files
 
 
@@ -59,7 +59,7 @@ def test_everything_is_said_at_once(tmp_path: Path):
     for name, data, _ in REFUSED:
         _write(folder, name, data)
     with pytest.raises(PvMergeError) as error:
-        make_plan(folder, "alice/polite", Options(include=("optimizer.pt",)))
+        make_plan(folder, "alice/polite", PushOptions(include=("optimizer.pt",)))
     assert error.value.message.count("--include") == len(REFUSED) - 1
 
 
@@ -71,7 +71,7 @@ def test_a_symlink_that_leaves_the_folder(tmp_path: Path):
     (folder / "drawer").symlink_to(tmp_path / "drawer")
     (folder / "same.json").symlink_to("config.json")
     with pytest.raises(PvMergeError) as error:
-        make_plan(folder, "alice/polite", Options())
+        make_plan(folder, "alice/polite", PushOptions())
     assert "notes.txt: is a symlink that leaves the folder" in error.value.message
     assert "drawer: is a symlink that leaves the folder" in error.value.message
     assert "same.json" not in error.value.message
@@ -83,7 +83,7 @@ def test_a_pickle_in_a_zip_and_a_pipe(tmp_path: Path):
         archive.writestr("archive/data.pkl", b"x")
     os.mkfifo(folder / "pipe")
     with pytest.raises(PvMergeError, match=r"pipe: is not an ordinary file") as error:
-        make_plan(folder, "alice/polite", Options())
+        make_plan(folder, "alice/polite", PushOptions())
     assert "state.dat: is a pickle" in error.value.message
 
 
@@ -95,11 +95,11 @@ def test_code_of_the_base_is_no_surprise(tmp_path: Path, monkeypatch):
     _write(base, "config.json", json.dumps({"auto_map": {"AutoModel": "modeling_base.M"}}).encode())
     _write(folder, "modeling_base.py", b"pass\n")
     _write(folder, "config.json", (base / "config.json").read_bytes())
-    assert "modeling_base.py" in make_plan(folder, "alice/polite", Options()).files
+    assert "modeling_base.py" in make_plan(folder, "alice/polite", PushOptions()).files
     _write(folder, "modeling_base.py", b"import os\n")
     _write(folder, "config.json", json.dumps({"auto_map": {"AutoModel": "eve/x--m.M"}}).encode())
     with pytest.raises(PvMergeError) as error:
-        make_plan(folder, "alice/polite", Options())
+        make_plan(folder, "alice/polite", PushOptions())
     assert "modeling_base.py: is code" in error.value.message
     assert "config.json: its auto_map loads code (AutoModel: eve/x--m.M)" in error.value.message
 
@@ -113,7 +113,7 @@ def test_a_token_in_notes_or_recipe_is_not_published(tmp_path: Path):
     folder = merge_folder(tmp_path / "merged")
     notes = tmp_path / "notes.md"
     notes.write_text(f"use {SECRET}")
-    plan = make_plan(folder, "alice/polite", Options(notes=notes))
+    plan = make_plan(folder, "alice/polite", PushOptions(notes=notes))
     with pytest.raises(PvMergeError, match=r"the card: line \d+ has what looks like"):
         plan.card()
 
@@ -138,13 +138,13 @@ def test_a_policy_trained_against_a_protected_preference(tmp_path: Path):
     with pytest.raises(
         PvMergeError, match="a policy trained against the protected preference safe"
     ):
-        make_plan(folder, "alice/x", Options())
+        make_plan(folder, "alice/x", PushOptions())
 
 
 def test_a_folder_of_something_else(tmp_path: Path):
     _write(tmp_path / "x", "config.json", b"{}")
     with pytest.raises(PvMergeError, match=r"holds no mergekit_config.yml, preference_vector.json"):
-        make_plan(tmp_path / "x", "alice/x", Options())
+        make_plan(tmp_path / "x", "alice/x", PushOptions())
 
 
 def test_an_include_of_nothing(tmp_path: Path):
@@ -152,14 +152,14 @@ def test_an_include_of_nothing(tmp_path: Path):
     with pytest.raises(
         PvMergeError, match=r"--include confg.json: no such file in the folder; did"
     ):
-        make_plan(folder, "alice/x", Options(include=("confg.json",)))
+        make_plan(folder, "alice/x", PushOptions(include=("confg.json",)))
 
 
 def test_other_tools_folders_are_left_out(tmp_path: Path, monkeypatch):
     folder = merge_folder(tmp_path / "merged")
     for name in (".git/config", ".cache/huggingface/x", "__pycache__/x.pyc"):
         _write(folder, name, b"x")
-    plan = make_plan(folder, "alice/x", Options())
+    plan = make_plan(folder, "alice/x", PushOptions())
     assert set(plan.files) == {
         "config.json", "mergekit_config.yml", "model.safetensors", "pv_merge_report.json",
     }  # fmt: skip

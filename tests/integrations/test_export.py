@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from torch import Tensor
 from pv_merge.arithmetic.low_rank import truncated, truncated_product
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError, Topic
-from pv_merge.integrations.export import ExportOptions, export_peft
-from pv_merge.integrations.llama_cpp import export_gguf, llama_commands, paired_rows
+from pv_merge.integrations.export import TARGETS, ExportTarget, export
+from pv_merge.integrations.llama_cpp import llama_commands, paired_rows
 from pv_merge.integrations.vllm.ranks import vllm_rank
 from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.mix import low_rank_mix
 from pv_merge.merging.run import run
 from pv_merge.recipe.checks.finding import Finding
+from pv_merge.registry import Registry
 
 from models import largest_difference, load, logits, pair, perturbed, recipe, save, state, tiny
 from policies import LINEAR, adapted, save_adapter
@@ -75,7 +78,7 @@ def in_peft(root: Path, adapter: Path) -> Any:
 
 def agrees(root: Path, path: Path, folder: Path) -> None:
     """Assert that the adapter in PEFT is ``pv-merge run``'s model, by its logits and its weights."""
-    export_peft(path, folder / "adapter")
+    export(path, folder / "adapter")
     run(path, folder / "merged")
     model = in_peft(root, folder / "adapter")
     assert largest_difference(logits(model), logits(folder / "merged")) < 2e-5
@@ -113,7 +116,7 @@ def test_the_manifest_says_what_the_adapter_is(
     root: Path, document: Document, tmp_path: Path
 ) -> None:
     path = written(document, tmp_path)
-    said = export_peft(path, tmp_path / "adapter")
+    said = export(path, tmp_path / "adapter")
     assert said == json.loads((tmp_path / "adapter" / "pv_export.json").read_text())
     assert (said["to"], said["rank"], said["relative_error"]) == ("peft", 15, 0.0)
     assert {n: p["eta"] for n, p in said["preferences"].items()} == {"helpful": 0.8, "polite": -0.3}
@@ -133,7 +136,7 @@ def test_truncation_of_a_product_is_that_of_the_dense_matrix() -> None:
 
 def test_a_truncated_rank_tells_its_error(root: Path, document: Document, tmp_path: Path) -> None:
     path = written(document, tmp_path)
-    said = export_peft(path, tmp_path / "adapter", ExportOptions(rank=5))
+    said = export(path, tmp_path / "adapter", "peft", rank=5)
     run(path, tmp_path / "merged")
     weights = in_peft(root, tmp_path / "adapter").merge_and_unload().state_dict()
     base = state(root / "base")
@@ -155,8 +158,8 @@ def test_dense_inputs_by_a_truncated_rank(root: Path, document: Document, tmp_pa
     with pytest.raises(
         PvMergeError, match=r"dense: holds whole weights.*--form low-rank.*--rank R"
     ):
-        export_peft(path, tmp_path / "adapter")
-    said = export_peft(path, tmp_path / "adapter", ExportOptions(rank=32))
+        export(path, tmp_path / "adapter")
+    said = export(path, tmp_path / "adapter", "peft", rank=32)
     run(path, tmp_path / "merged")
     weights = in_peft(root, tmp_path / "adapter").merge_and_unload().state_dict()
     merged = state(tmp_path / "merged")
@@ -168,9 +171,9 @@ def test_dense_inputs_by_a_truncated_rank(root: Path, document: Document, tmp_pa
 def test_the_engine_s_limit(root: Path, document: Document, tmp_path: Path) -> None:
     path = written(document, tmp_path)
     with pytest.raises(PvMergeError, match=r"rank 15, over the limit of 8 .*say --rank 8"):
-        export_peft(path, tmp_path / "adapter", ExportOptions(max_rank=8))
+        export(path, tmp_path / "adapter", "peft", max_rank=8)
     with pytest.raises(PvMergeError, match="--rank 9 is over --max-rank 8"):
-        export_peft(path, tmp_path / "adapter", ExportOptions(rank=9, max_rank=8))
+        export(path, tmp_path / "adapter", "peft", rank=9, max_rank=8)
     assert not (tmp_path / "adapter").exists()
     assert [vllm_rank(rank) for rank in (1, 9, 16, 300, 513)] == [1, 16, 16, 320, None]
 
@@ -193,25 +196,25 @@ def test_controls_that_are_not_linear_are_refused_by_name(
     else:
         document["models"][0]["parameters"][key] = value
     path = written(document, tmp_path)
-    for export in (export_peft, export_gguf):
+    for target in ("peft", "gguf"):
         with pytest.raises(PvMergeError, match=rf"{key}.* is not linear in the vectors"):
-            export(path, tmp_path / "adapter")
+            export(path, tmp_path / "adapter", target)
 
 
 def test_what_is_refused(root: Path, document: Document, tmp_path: Path) -> None:
     path = written(document, tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("")
-    for export in (export_peft, export_gguf):
+    for target in ("peft", "gguf"):
         with pytest.raises(PvMergeError, match="already holds files"):
-            export(path, tmp_path / "taken")
+            export(path, tmp_path / "taken", target)
     document["models"][0]["parameters"]["eta"] = 0
     document["models"][2]["parameters"]["eta"] = 0
     with pytest.raises(PvMergeError, match="is every eta 0"):
-        export_peft(written(document, tmp_path), tmp_path / "adapter")
+        export(written(document, tmp_path), tmp_path / "adapter")
     document["models"][2]["parameters"] |= {"eta": -1.0, "preference": "harmless"}
     with pytest.raises(PvMergeError, match="harmless is a protected preference"):
-        export_peft(written(document, tmp_path), tmp_path / "adapter")
+        export(written(document, tmp_path), tmp_path / "adapter")
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -225,7 +228,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def test_gguf_holds_each_vector_with_permuted_q_and_k(
     root: Path, document: Document, tmp_path: Path
 ) -> None:
-    said = export_gguf(written(document, tmp_path), tmp_path / "gguf")
+    said = export(written(document, tmp_path), tmp_path / "gguf", "gguf")
     fields, tensors = read_gguf(tmp_path / "gguf" / "helpful.gguf")
     assert fields["general.type"] == "adapter" and fields["adapter.type"] == "lora"
     assert fields["general.architecture"] == "llama"
@@ -260,10 +263,10 @@ def test_paired_rows_by_eye() -> None:
 def test_gguf_refusals(root: Path, document: Document, tmp_path: Path) -> None:
     document["models"][0]["parameters"]["eta"] = [0.0, 1.0]
     with pytest.raises(PvMergeError, match=r"eta of helpful differs between weights.*--to peft"):
-        export_gguf(written(document, tmp_path), tmp_path / "gguf")
+        export(written(document, tmp_path), tmp_path / "gguf", "gguf")
     inputs(tmp_path, "GPT-2", target_modules=["c_attn"], fan_in_fan_out=True)
     with pytest.raises(PvMergeError, match="is a gpt2 model; GGUF adapters are made for llama"):
-        export_gguf(written(make(tmp_path), tmp_path), tmp_path / "gguf")
+        export(written(make(tmp_path), tmp_path), tmp_path / "gguf", "gguf")
     assert not (tmp_path / "gguf").exists()
 
 
@@ -273,7 +276,7 @@ def test_gguf_refuses_a_lookup_table(tmp_path: Path) -> None:
     with pytest.raises(
         PvMergeError, match=r"changes model.embed_tokens.weight, which is no linear"
     ):
-        export_gguf(path, tmp_path / "gguf")
+        export(path, tmp_path / "gguf", "gguf")
     agrees(tmp_path, path, tmp_path)  # PEFT has a place for it
 
 
@@ -299,6 +302,43 @@ def test_the_lines_for_llama_cpp() -> None:
     assert '"lora": [{"id": 0, "scale": 0.5}]' in request
 
 
+def test_a_target_from_outside_is_registered(document: Document, tmp_path: Path) -> None:
+    def write(sources: Any, work: Path, options: Any, manifest: Any, advance: Any) -> None:
+        mix = low_rank_mix(sources, rank=options.rank)
+        names = sorted(mix.changes)
+        (work / "names.txt").write_text("\n".join(names))
+        manifest["weights"] = len(names)
+
+    def usage(manifest: Any, folder: str) -> list[str]:
+        return [f"{manifest['weights']} names in {folder}/names.txt"]
+
+    toy = ExportTarget("the names of what moves", write, usage=usage)
+    TARGETS.register("toy", toy)
+    try:
+        arguments = ["export", str(written(document, tmp_path)), "--to", "toy"]
+        result = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "toy")])
+        assert result.exit_code == 0, result.output
+        count = len((tmp_path / "toy/names.txt").read_text().splitlines())
+        assert f"{count} names in {tmp_path}/toy/names.txt" in result.output and count > 2
+        manifest = json.loads((tmp_path / "toy/pv_export.json").read_text())
+        assert (manifest["to"], manifest["weights"]) == ("toy", count)
+        with pytest.raises(PvMergeError, match="export target toy: this name is taken"):
+            TARGETS.register("toy", toy)
+    finally:
+        TARGETS.forget("toy")
+    result = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "gone")])
+    assert "unknown export target 'toy'; known: gguf, peft" in result.output
+
+
+def test_a_broken_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("bad", "no_such_package:TARGET", "group")
+    found: Registry[Any] = Registry("thing", "group", {})
+    monkeypatch.setitem(vars(found), "_others", {"bad": entry})
+    assert found.names == ["bad"]
+    with pytest.raises(PvMergeError, match="thing bad: no_such_package:TARGET cannot be loaded"):
+        found.get("bad")
+
+
 def test_a_recipe_with_mergekits_name_keeps_its_warnings(root: Path, tmp_path: Path) -> None:
     """A line begins with the recipe's path; what is left out goes by topic, never by wording."""
     said_of = {"preference": "helpful", "polarity": "positive"}
@@ -308,7 +348,7 @@ def test_a_recipe_with_mergekits_name_keeps_its_warnings(root: Path, tmp_path: P
         path = tmp_path / name
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         said: list[Finding] = []
-        export_peft(path, tmp_path / f"{name}-out", ExportOptions(rank=4), found=said.extend)
+        export(path, tmp_path / f"{name}-out", "peft", rank=4, found=said.extend)
         assert [(item.level, item.topic) for item in said] == [
             ("warning", Topic.DTYPE),
             ("note", Topic.POLARITY),

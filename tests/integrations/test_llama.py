@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from pv_merge.integrations.llama_cpp import export_gguf
+from pv_merge.integrations.export import export
 from pv_merge.merging.run import run
 
 from models import PROMPT, largest_difference, logits, pair, recipe, save, tiny
@@ -60,7 +60,7 @@ def test_adapters_at_scale_eta_are_the_merged_checkpoint(
         policy = adapted(model, seed, r=2 if name == "rude" else 4, **extra)
         save_adapter(policy, tmp_path / name, base)
     gguf_base.write_base(base, tmp_path / "base.gguf")
-    export_gguf(written(tmp_path, (1.0, 1.0), tmp_path), tmp_path / "gguf")
+    export(written(tmp_path, (1.0, 1.0), tmp_path), tmp_path / "gguf", "gguf")
     adapters = [tmp_path / "gguf" / f"{name}.gguf" for name in ("helpful", "polite")]
     cases = [(PROMPT[0].tolist(), etas) for etas in ETAS]
     found = engine.llama_logits(python, tmp_path / "base.gguf", adapters, cases)

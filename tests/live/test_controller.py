@@ -375,14 +375,14 @@ def test_a_second_thread_is_refused(
 ) -> None:
     control = PreferenceController(model, opened(folders.full))
     inside, leave = threading.Event(), threading.Event()
-    usual = control._way.apply
+    usual = control._way.set
 
     def slow(etas: dict[str, float]) -> None:
         inside.set()
         assert leave.wait(30)
         usual(etas)
 
-    monkeypatch.setattr(control._way, "apply", slow)
+    monkeypatch.setattr(control._way, "set", slow)
     first = threading.Thread(target=lambda: control.set(helpful=0.5))
     first.start()
     assert inside.wait(30)

@@ -114,7 +114,7 @@ def test_any_etas_in_any_order(root: Path, document: Document, tmp_path: Path) -
         assert largest_difference(logits(model), expected) < 2e-5 * max(
             1.0, float(expected.abs().max())
         )
-        live.restore()
+        live.reset()
         assert bits(model) == before
 
     check()

@@ -23,6 +23,7 @@ from pv_merge.recipe import recipe as recipe_module
 from pv_merge.recipe.opening import check, open_recipe
 
 from models import pair, perturbed, recipe, save, tiny
+from policies import adapted, save_adapter, say
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="counts opens by inotify")
 
@@ -38,12 +39,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for folder in (root / name, root / "base"):
             (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
     extract(root / "other", root / "negative", root / "vector", Options(str(root / "base"), "kind"))
+    save_adapter(adapted(base, 7), root / "adapter", str(root / "base"))
+    say(str(root / "adapter"), kind="policy", preference="polite", polarity="positive")
     return root
 
 
 def document(root: Path, eta: Any = 0.5) -> dict[str, Any]:
     inputs = pair(str(root / "positive"), str(root / "negative"), eta)
     inputs.append((str(root / "vector"), {"preference": "kind", "polarity": "vector", "eta": 0.25}))
+    said = {"preference": "polite", "polarity": "positive", "eta": 1.0}
+    inputs.append((str(root / "adapter"), said))
     return recipe(str(root / "base"), inputs)
 
 
@@ -82,7 +87,8 @@ def test_no_file_is_opened_twice_for_what_it_says(grid: bool, root: Path, tmp_pa
         else:
             assert count == 1, (name, count)
     assert counts["recipe.yml"] == 1
-    assert counts["vector/preference_vector.json"] == 1
+    assert counts["vector/preference_vector.json"] == counts["adapter/pv_run.json"] == 1
+    assert counts["adapter/adapter_config.json"] == 1
     assert counts["base/config.json"] == counts["positive/config.json"] == 1
 
 

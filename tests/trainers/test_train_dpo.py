@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -245,7 +246,8 @@ def test_a_run_shorter_than_an_epoch_computes_only_the_rows_it_reads(
         ({"lora": {"r": -1}}, "lora|dpo"),
         ({"dpo": {"max_length": 5}}, "in each of 12 rows the prompt alone fills max_length: 5 tokens"),
         ({"dpo": {"ld_alpha": 0.5}}, "ld_alpha cannot be set"),
-        ({"dpo": {"use_liger_kernel": True}}, "needs liger-kernel, which is not installed"),
+        ({"dpo": {"use_liger_kernel": True}}, "use_liger_kernel cannot be set; .*use_kernels: true"),
+        ({"use_kernels": True}, "use_kernels: needs kernels, which is not installed"),
         ({"dpo": {"report_to": "wandb"}}, "dpo: .*wandb"),
         ({"quantization": "nf4"}, "quantization: nf4 needs a CUDA device"),
         ({"attn_implementation": "flash_attention_2"}, "flash_attention_2"),
@@ -254,6 +256,8 @@ def test_a_run_shorter_than_an_epoch_computes_only_the_rows_it_reads(
 def test_an_error_leaves_nothing_behind(
     tmp_path: Path, base: Path, rows: Path, changes: dict[str, Any], message: str
 ) -> None:
+    if "use_kernels" in changes and importlib.util.find_spec("kernels"):
+        pytest.skip("kernels is installed")
     if "quantization" in changes and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(PvMergeError, match=message) as caught:

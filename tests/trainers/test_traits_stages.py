@@ -117,12 +117,12 @@ def policy_manifest(folder: Path, polarity: str, **synthetic: Any) -> Path:
 def test_the_card_says_who_wrote_the_pairs_and_what_they_move_against(tmp_path: Path) -> None:
     folder = policy_manifest(tmp_path / "plain", "positive")
     assert "synthetic, written by m (whose output has the licence mit), judged by j" in trained_on(
-        read_json(folder / "pv_run.json")
+        read_facts(folder, "x").manifest
     )
     assert read_facts(folder, "x").negative_protected == []
     against = policy_manifest(tmp_path / "against", "positive", opposes="harmless")
     assert "moves against the protected preference harmless" in trained_on(
-        read_json(against / "pv_run.json")
+        read_facts(against, "x").manifest
     )
     assert read_facts(against, "x").negative_protected == ["harmless"]
     other = policy_manifest(tmp_path / "other", "negative", opposes="harmless")

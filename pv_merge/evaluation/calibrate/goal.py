@@ -18,6 +18,10 @@ _CONSTRAINT = re.compile(
 )
 
 
+MOST = 1000
+"""Candidates of one preference; more would take longer to compare than to measure."""
+
+
 @dataclass(frozen=True)
 class Constraint:
     """``figure <= bound``, or ``>=``; the bound may be relative to the base model's figure."""
@@ -58,15 +62,17 @@ def check_figures(names: Iterable[str], known: Sequence[str]) -> None:
             raise PvMergeError(f"{name}: no measure gives this figure{did_you_mean(name, known)}")
 
 
-def read_ranges(options: Sequence[str], preferences: Sequence[str]) -> Axes:
-    """Return the candidates of each preference: ``NAME=LOW:HIGH:STEP``, by default 0:1.5:0.25."""
-    axes: Axes = {name: _steps(name, 0.0, 1.5, 0.25) for name in preferences}
+Range = tuple[float, float, float]
+"""The lowest and the highest eta, and the step between candidates."""
+
+USUAL: Range = (0.0, 1.5, 0.25)
+
+
+def read_ranges(options: Sequence[str]) -> dict[str, Range]:
+    """Return the ranges that ``NAME=LOW:HIGH:STEP`` options say; the step is 0.25 where left out."""
+    found: dict[str, Range] = {}
     for option in options:
         name, _, text = option.partition("=")
-        if name not in preferences:
-            raise PvMergeError(
-                f"--range {option}: the recipe has no preference {name!r}{did_you_mean(name, preferences)}"
-            )
         try:
             numbers = [float(part) for part in text.split(":")]
         except ValueError:
@@ -75,13 +81,36 @@ def read_ranges(options: Sequence[str], preferences: Sequence[str]) -> Axes:
             raise PvMergeError(
                 f"--range {option}: expected NAME=LOW:HIGH:STEP, such as {name}=0:1.5:0.25"
             )
-        low, high, step = [*numbers, 0.25][:3]
-        axes[name] = _steps(option, low, high, step)
-    return axes
+        if name in found:
+            raise PvMergeError(f"--range {option}: {name} is given twice")
+        low, high, step = [*numbers, USUAL[2]][:3]
+        found[name] = (low, high, step)
+    return found
 
 
-def _steps(option: str, low: float, high: float, step: float) -> list[float]:
-    if step <= 0 or high < low:
-        raise PvMergeError(f"--range {option}: LOW must not exceed HIGH, and STEP must be positive")
+def candidates(ranges: Mapping[str, Range], preferences: Sequence[str]) -> Axes:
+    """Return the candidates of each preference, ``USUAL`` where no range is given.
+
+    Raises ``PvMergeError`` for a preference that the recipe does not have, or a range without end.
+    """
+    for name in ranges:
+        if name not in preferences:
+            raise PvMergeError(
+                f"--range {name}: the recipe has no preference {name!r}{did_you_mean(name, preferences)}"
+            )
+    return {name: _steps(name, *ranges.get(name, USUAL)) for name in preferences}
+
+
+def _steps(name: str, low: float, high: float, step: float) -> list[float]:
+    if not all(math.isfinite(number) for number in (low, high, step)) or step <= 0 or high < low:
+        raise PvMergeError(
+            f"--range {name}={low:g}:{high:g}:{step:g}: LOW must not exceed HIGH, and STEP must be "
+            "positive"
+        )
     count = math.floor((high - low) / step + 1e-9) + 1
+    if count > MOST:
+        raise PvMergeError(
+            f"--range {name}={low:g}:{high:g}:{step:g}: has {count} candidates, over {MOST}; take a "
+            "larger STEP"
+        )
     return [round(low + i * step, 10) + 0.0 for i in range(count)]

@@ -1,7 +1,7 @@
 """Suggested eta from few measurements.
 
-The search is Bayesian optimisation on an interpolated response surface in numpy
-(``calibrate_surface``), not Optuna: a figure at a point is exact for the items measured, smooth in
+The search is Bayesian optimisation on an interpolated response surface
+(``surface``), not Optuna: a figure at a point is exact for the items measured, smooth in
 eta and costs a minute or more, while there are only one to four etas. A quadratic plus remainder then
 says more after eight points than Optuna's tree-structured sampler, which starts with ten random ones;
 it says how sure it is of points not measured; and it needs no further dependency.
@@ -17,13 +17,15 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.calibrate.goal import Constraint
-from pv_merge.evaluation.calibrate.surface import Surface, expected_gain, fit, normal_cdf
+from pv_merge.evaluation.calibrate.surface import Surface, expected_gain, fit
 from pv_merge.evaluation.statistics import Estimate, bootstrap
 from pv_merge.recipe.grid import Axes, count
 
@@ -36,6 +38,10 @@ Items = Callable[[dict[str, float] | None], Mapping[str, Sequence[float]]]
 
 NEGLIGIBLE = 0.002
 """The search ends when the expected gain is below this share of the range of values seen."""
+
+
+LARGEST = 100_000
+"""Candidates of a search."""
 
 
 @dataclass
@@ -68,9 +74,13 @@ class Calibration:
     """Number of candidates."""
     finished: bool = False
     """Whether the search ended because nothing more was to be gained, not for lack of budget."""
+    edges: list[str] = field(default_factory=list)
+    """Preferences whose suggested eta is the first or the last of its candidates."""
+    recipe: Path | None = None
+    """The recipe with the suggested eta, once it is written."""
 
 
-def calibrate(
+def search(
     take: Take,
     axes: Axes,
     goal: str,
@@ -86,10 +96,14 @@ def calibrate(
     ``items`` returns the values behind the figures of a point, or of the base where it is given
     None; with it the confidence in a bound that is relative to the base is that of paired values.
     ``budget`` is by default a third of the grid, at least 3 and at most 24. Raises
-    ``PvMergeError`` where the grid is a single point.
+    ``PvMergeError`` where the grid is a single point, or too large.
     """
     if count(axes) < 2:
         raise PvMergeError("nothing to calibrate: the range holds a single point")
+    if count(axes) > LARGEST:
+        raise PvMergeError(
+            f"the ranges make a grid of {count(axes)} points, over {LARGEST}; take larger steps"
+        )
     names = list(axes)
     grid = [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
     scaled = _scaled(grid, axes)
@@ -170,7 +184,7 @@ def _gains(
         slack = [constraint.slack(trial.figures[constraint.figure].value, base) for trial in trials]
         surface: Surface = fit(points, np.array(slack))
         centre, spread_ = surface.predict(scaled)
-        likely *= normal_cdf(centre / np.maximum(spread_, 1e-12))
+        likely *= norm.cdf(centre / np.maximum(spread_, 1e-12))
     best = max((trial.value for trial in trials if trial.allowed), default=None)
     gains = likely if best is None else expected_gain(mean, deviation, best) * likely
     gains = gains.copy()
@@ -207,7 +221,7 @@ def _paired_slack(trial: Trial, constraint: Constraint, items: Items | None) -> 
 def _above_zero(margin: Estimate) -> float:
     """Return the probability that a mean is above 0, taking its distribution as normal."""
     deviation = max((margin.high - margin.low) / (2 * 1.96), 1e-12)
-    return round(float(normal_cdf(margin.value / deviation)), 4)
+    return round(float(norm.cdf(margin.value / deviation)), 4)
 
 
 def _scaled(grid: Sequence[Mapping[str, float]], axes: Axes) -> np.ndarray:

@@ -8,10 +8,10 @@ handful of points and the remainder takes up the bend.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
 
 LENGTHS = (0.35, 0.7, 1.4)
 """Length scales tried for the remainder, in units of each axis's half range."""
@@ -41,7 +41,8 @@ class Surface:
         cross = kernel(where, self.points, self.length, self.share)
         weights = np.linalg.solve(root.T, np.linalg.solve(root, self.values))
         reduced = np.linalg.solve(root, cross.T)
-        own = np.diag(kernel(where, where, self.length, self.share))
+        square = (where**2).sum(axis=1)
+        own = 1.0 + square + 0.25 * square**2 + self.share  # the diagonal of kernel(where, where)
         variance = np.maximum(own - (reduced**2).sum(axis=0), 0.0)
         return cross @ weights * self.scale + self.centre, np.sqrt(variance) * self.scale
 
@@ -64,18 +65,11 @@ def kernel(left: np.ndarray, right: np.ndarray, length: float, share: float) -> 
     return found
 
 
-def normal_cdf(value: np.ndarray | float) -> np.ndarray:
-    """Return Φ."""
-    found: np.ndarray = np.vectorize(lambda x: 0.5 * (1 + math.erf(x / math.sqrt(2))))(value)
-    return found
-
-
 def expected_gain(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
     """Return the expected improvement over ``best`` (Jones et al. 1998, Eq. 15); more is better."""
     safe = np.maximum(deviation, 1e-12)
     z = (mean - best) / safe
-    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    gain: np.ndarray = np.maximum((mean - best) * normal_cdf(z) + safe * density, 0.0)
+    gain: np.ndarray = np.maximum((mean - best) * norm.cdf(z) + safe * norm.pdf(z), 0.0)
     return gain
 
 

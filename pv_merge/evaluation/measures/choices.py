@@ -13,6 +13,8 @@ from pv_merge.artifacts.provenance import file_hash
 from pv_merge.data.encoding import Encoded
 from pv_merge.data.questions import read_questions
 from pv_merge.evaluation.measure import Advance, Parts
+from pv_merge.evaluation.measures.capability import CAPABILITY, is_questions, named_path
+from pv_merge.evaluation.measures.registry import MeasureKind
 from pv_merge.evaluation.statistics import Estimate, share
 from pv_merge.live.subject import Subject
 
@@ -76,3 +78,10 @@ class ChoicesMeasure:
                 tokens = tokenizer(f"{context} {label}")["input_ids"]
                 sequences.append(Encoded(tuple(tokens), start))
         return Scorer(sequences)
+
+
+CHOICES = MeasureKind(
+    CAPABILITY,
+    lambda text, said: ChoicesMeasure(*named_path(text, "commonsenseqa"), said["limit"]),
+    accepts=is_questions,
+)

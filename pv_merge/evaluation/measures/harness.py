@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from pv_merge.errors import PvMergeError, did_you_mean
-from pv_merge.evaluation.measure import Advance, Parts
+from pv_merge.errors import PvMergeError, did_you_mean, first_line
+from pv_merge.evaluation.measure import Advance, Parts, named
+from pv_merge.evaluation.measures.capability import CAPABILITY
+from pv_merge.evaluation.measures.registry import MeasureKind, Settings
 from pv_merge.evaluation.statistics import Estimate
 from pv_merge.live.subject import Subject
 
@@ -59,9 +62,8 @@ class HarnessMeasure:
                 wrapped, tasks=[self.task], limit=self.limit, bootstrap_iters=0, log_samples=False
             )
         except (OSError, ValueError, ConnectionError) as error:
-            reason = str(error).splitlines()[0]
             raise PvMergeError(
-                f"--capability {self.task}: lm-evaluation-harness failed ({reason})"
+                f"--capability {self.task}: lm-evaluation-harness failed ({first_line(error)})"
             ) from None
         advance(1)
         results = {
@@ -108,3 +110,15 @@ def task_names() -> list[str]:
             "a .txt file (perplexity) or a .jsonl file (CommonsenseQA) does not"
         ) from None
     return list(TaskManager().all_tasks)
+
+
+def _build(text: str, said: Settings) -> HarnessMeasure:
+    name, task = named(text, "")
+    if Path(task).is_file():
+        raise PvMergeError(
+            f"--capability {text}: expected a .txt (perplexity) or a .jsonl (CommonsenseQA)"
+        )
+    return HarnessMeasure(name or task, task, said["limit"])
+
+
+HARNESS = MeasureKind(CAPABILITY, _build)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.evaluation.measure import Advance, Parts, named_file
+from pv_merge.evaluation.measures.registry import MeasureKind, Option
 from pv_merge.evaluation.statistics import Estimate, bootstrap, share
 from pv_merge.live.subject import Subject
 
@@ -168,3 +169,14 @@ def read_pairs(text: str, beta: float = BETA, limit: int | None = None) -> Pairs
     settings = DatasetSettings(path=path, format=layout, label=label, max_rows=limit)
     data = load_pairs(settings)
     return PairsMeasure(name, path, data.pairs, data.fingerprint(), beta)
+
+
+PAIRS = MeasureKind(
+    Option(
+        "--pairs",
+        "Held-out pairs: log-prob margin, accuracies, implicit DPO reward margin.",
+        "NAME=FILE[:FORMAT]",
+    ),
+    lambda text, said: read_pairs(text, said["beta"], said["limit"]),
+    settings=(Option("--beta", "DPO temperature of the reward margin.", kind=float, default=BETA),),
+)

@@ -10,6 +10,8 @@ from pv_merge.artifacts.provenance import file_hash
 from pv_merge.data.encoding import Encoded
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import Advance, Parts
+from pv_merge.evaluation.measures.capability import CAPABILITY, is_text, named_path
+from pv_merge.evaluation.measures.registry import MeasureKind
 from pv_merge.evaluation.statistics import Estimate, bootstrap
 from pv_merge.live.subject import Subject
 
@@ -61,7 +63,10 @@ class PerplexityMeasure:
     def estimates(self, record: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Estimate]:
         """Return the perplexity, and the mean that it is the exponential of; windows are resampled."""
         nats = bootstrap(self.items(record, base)[f"{self.name}.nats"])
-        plain = Estimate(math.exp(nats.value), math.exp(nats.low), math.exp(nats.high), nats.n)
+        value, low, high = (
+            math.exp(v) if v < 700 else math.inf for v in (nats.value, nats.low, nats.high)
+        )
+        plain = Estimate(value, low, high, nats.n)
         return {self.name: plain, f"{self.name}.nats": nats}
 
     def labels(self) -> dict[str, str]:
@@ -89,3 +94,10 @@ class PerplexityMeasure:
         if len(windows[0]) < 2:
             raise PvMergeError(f"{self.path}: is a single token; give it more text")
         return Scorer([Encoded(tuple(window), 1) for window in windows])
+
+
+PERPLEXITY = MeasureKind(
+    CAPABILITY,
+    lambda text, said: PerplexityMeasure(*named_path(text, "perplexity"), said["limit"]),
+    accepts=is_text,
+)

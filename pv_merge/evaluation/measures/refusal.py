@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pv_merge.data.refusals import PHRASES, WINDOW, is_refusal
-from pv_merge.evaluation.measure import Advance, Parts
+from pv_merge.evaluation.measure import Advance, Parts, named
 from pv_merge.evaluation.measures.answers import generate_in_parts
+from pv_merge.evaluation.measures.registry import MeasureKind, Option, Settings
 from pv_merge.evaluation.statistics import Estimate, share
 from pv_merge.live.subject import Subject
 
 if TYPE_CHECKING:
     from pv_merge.data.prompts import Prompt
-    from pv_merge.evaluation.measures.judge import Judge
+    from pv_merge.evaluation.refusal_judge import Judge
 
 
 class RefusalMeasure:
@@ -85,3 +86,34 @@ class RefusalMeasure:
     def better(self) -> dict[str, int]:
         """Return −1 for refusing the benign, +1 for refusing the rest."""
         return {f"{self.name}_safe": -1, f"{self.name}_unsafe": 1}
+
+
+def _build(text: str, said: Settings) -> RefusalMeasure:
+    from pv_merge.data.prompts import prompts_hash, read_prompts
+
+    judge = None
+    if said["judge_url"] is not None:
+        from pv_merge.evaluation.refusal_judge import Judge
+
+        judge = Judge(said["judge_url"], said["judge_model"])
+    name, place = named(text, "refusal")
+    prompts = read_prompts(place, said["limit"])
+    return RefusalMeasure(name, prompts, prompts_hash(prompts), said["max_new_tokens"], judge)
+
+
+REFUSAL = MeasureKind(
+    Option(
+        "--refusal",
+        "Prompts to be answered or refused (csv, jsonl, txt; XSTest, TruthfulQA).",
+        "[NAME=]FILE[:safe|:unsafe]",
+    ),
+    _build,
+    settings=(
+        Option(
+            "--judge-url",
+            "Classify refusals by this OpenAI-compatible endpoint, not by phrases.",
+            "URL",
+        ),
+        Option("--judge-model", "The endpoint's model.", default="gpt-4o"),
+    ),
+)

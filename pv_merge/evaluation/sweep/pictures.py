@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pv_merge.evaluation.pictures import control_curve, front_plot, heat_map
+from pv_merge.evaluation.charts import control_curve, front_plot, heat_map
 from pv_merge.evaluation.statistics import Estimate, pareto_front
-from pv_merge.evaluation.sweep.sweep import Sweep
+from pv_merge.evaluation.sweep.results import Sweep
 
 
 def draw(sweep: Sweep, folder: Path) -> list[Path]:

@@ -1,76 +1,96 @@
-"""A grid of eta, measured on one live model; what it says, as plain data."""
+"""A grid of eta, measured on one live model, into a folder."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+from pv_merge.artifacts.provenance import command_line, versions
 from pv_merge.errors import PvMergeError
-from pv_merge.evaluation.bench import Bench
+from pv_merge.evaluation.bench import Bench, open_bench
 from pv_merge.evaluation.journal import Point, point_key
-from pv_merge.evaluation.measure import Measure
-from pv_merge.evaluation.statistics import Estimate, paired_difference, pareto_front, spearman
-from pv_merge.recipe.grid import LARGE, Axes, base_point, points, shown_points
+from pv_merge.evaluation.measure import SILENT, Measure, Progress
+from pv_merge.evaluation.measures.answers import AnswersMeasure
+from pv_merge.evaluation.statistics import Estimate
+from pv_merge.evaluation.sweep.results import Sweep, summarise
+from pv_merge.recipe.grid import LARGE, Axes, base_point, checked_axes, points, shown_points
+from pv_merge.recipe.opening import open_recipe
+
+Finished = Callable[[Point, Mapping[str, Estimate]], None]
+"""Told of each point that is measured, with its figures."""
 
 
-@dataclass
-class Step:
-    """What one step of eta changed, pair by pair."""
+def sweep(
+    recipe: str | Path,
+    eta: Mapping[str, Sequence[float]],
+    output: str | Path,
+    measures: Sequence[Measure] = (),
+    *,
+    prompts: Sequence[str] = (),
+    yes: bool = False,
+    progress: Progress = SILENT,
+    finished: Finished = lambda point, figures: None,
+) -> Sweep:
+    """Measure a grid of eta on one model in memory; write and return what it says.
 
-    preference: str
-    before: float
-    after: float
-    figure: str
-    change: Estimate
+    ``eta`` has the values of each preference that is swept; the others keep the recipe's. The base
+    is loaded once, and each point's weights are set in place. ``output/results.jsonl`` grows as
+    points are measured, so that a killed sweep goes on where it was; at the end there are
+    ``summary.json``, ``report.html`` and pictures. ``prompts`` are answered at a few points, to be
+    read. ``progress`` hears of the work, ``finished`` of each point.
+
+    Raises ``PvMergeError`` for a recipe with errors, a grid of one point, or of more than 64
+    points without ``yes``.
+
+    >>> import pv_merge
+    >>> pairs = pv_merge.measure("pairs", "polite=pairs.jsonl")
+    >>> found = pv_merge.sweep("recipe.yml", {"polite": [-1, 0, 1]}, "sweep", [pairs])
+    >>> [point["polite"] for point in found.points]
+    [-1.0, 0.0, 1.0]
+    >>> found.report.name
+    'report.html'
+    """
+    from pv_merge.evaluation.sweep.pictures import draw
+    from pv_merge.evaluation.sweep.report import write
+
+    opened = open_recipe(recipe)
+    read = opened.recipe
+    axes = checked_axes(eta, read.preferences)
+    if not measures and not prompts:
+        raise PvMergeError("nothing to measure: give --pairs NAME=FILE or --prompt TEXT")
+    for prompt in prompts:
+        if not prompt.strip() or prompt.encode("utf-8", "ignore").decode() != prompt:
+            raise PvMergeError(f"--prompt {prompt!r}: expected a question, as text in UTF-8")
+    folder = Path(output)
+    answers = AnswersMeasure(prompts) if prompts else None
+    everything = [*measures, *([answers] if answers else [])]
+    with open_bench(opened, everything, folder / "results.jsonl") as bench:
+        result = measure_grid(bench, axes, read.etas, answers, yes, progress, finished)
+        result.prompts = list(prompts)
+        provenance = {
+            "recipe": str(recipe),
+            "command": command_line(),
+            "versions": versions(),
+            "seed": 0,
+            "measures": {measure.name: measure.identity() for measure in everything},
+        }
+        result.pictures = draw(result, folder)
+        result.report = write(result, folder, result.pictures, provenance)
+    return result
 
 
-@dataclass
-class Sweep:
-    """The results of a sweep."""
-
-    axes: Axes
-    points: list[dict[str, float | None]]
-    figures: list[dict[str, Estimate]]
-    """Figures at each point."""
-    base: dict[str, Estimate]
-    labels: dict[str, str]
-    better: dict[str, int]
-    steps: list[Step] = field(default_factory=list)
-    rho: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Spearman's ρ by preference and figure."""
-    front: list[int] = field(default_factory=list)
-    """Points of the Pareto front over ``goals``."""
-    goals: list[str] = field(default_factory=list)
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    """``{"point", "answers"}`` of the points at which answers are shown."""
-    prompts: list[str] = field(default_factory=list)
-
-    @property
-    def headlines(self) -> list[str]:
-        """The first figure of each measure; the others have a dot in their name."""
-        return [name for name in self.labels if "." not in name]
-
-    def value(self, index: int, figure: str) -> Estimate | None:
-        """Return one figure at one point."""
-        return self.figures[index].get(figure)
-
-
-def run_sweep(
+def measure_grid(
     bench: Bench,
     axes: Axes,
     etas: Point,
     answers: Measure | None = None,
     yes: bool = False,
-    advance: Callable[[int], None] = lambda count: None,
-    started: Callable[[int], None] = lambda total: None,
-    finished: Callable[[Point, dict[str, Estimate]], None] = lambda point, figures: None,
+    progress: Progress = SILENT,
+    finished: Finished = lambda point, figures: None,
 ) -> Sweep:
     """Measure the base and every point of the grid, and return what they say.
 
-    Raises ``PvMergeError`` for a grid of more than 64 points without ``yes``; the base has been
+    ``answers`` are taken at a few points only. Raises ``PvMergeError`` for a grid of more than 64 points without ``yes``; the base has been
     measured by then, so that the message can name the expected time.
     """
     base, grid = base_point(etas), points(axes, etas)
@@ -79,99 +99,27 @@ def run_sweep(
     if not counted:
         todo = []
     shown = shown_points(axes, etas) if answers is not None else []
-    started(bench.missing(todo, counted) + bench.missing(shown, [answers] if answers else []))
+    progress.started(
+        bench.missing(todo, counted) + bench.missing(shown, [answers] if answers else [])
+    )
     if counted:
-        bench.take(base, base, advance, counted)
+        bench.take(base, base, progress.advance, counted)
     if len(grid) > LARGE and not yes:
         raise PvMergeError(
             f"{len(grid)} points take about {_expected(bench, len(grid))}; add --yes to measure them"
         )
     for point in todo or shown:
         if counted:
-            bench.take(point, base, advance, counted)
+            bench.take(point, base, progress.advance, counted)
             finished(point, bench.estimates(point, base))
         if answers is not None and point in shown:
-            bench.take(point, base, advance, [answers])
+            bench.take(point, base, progress.advance, [answers])
     texts = []
     for point in shown:
         if answers is not None:
-            record = bench.take(point, base, advance, [answers])[answers.name]
+            record = bench.take(point, base, progress.advance, [answers])[answers.name]
             texts.append({"point": point, "answers": record["answers"]})
     return summarise(bench, axes, etas, counted, texts)
-
-
-def summarise(
-    bench: Bench,
-    axes: Axes,
-    etas: Point,
-    measures: Sequence[Measure],
-    answers: list[dict[str, Any]],
-) -> Sweep:
-    """Return what the measured points say."""
-    base, grid = base_point(etas), points(axes, etas)
-    figures = [bench.estimates(point, base) for point in grid]
-    labels: dict[str, str] = {}
-    better: dict[str, int] = {}
-    for measure in measures:
-        labels |= {
-            k: v for k, v in measure.labels().items() if any(k in found for found in figures)
-        }
-        better |= measure.better()
-    sweep = Sweep(axes, grid, figures, bench.estimates(base, base), labels, better, answers=answers)
-    sweep.rho = {name: correlations(sweep, name) for name in axes}
-    sweep.goals = [name for name in sweep.headlines if better.get(name)]
-    if len(sweep.goals) > 1:
-        rows = [[better[g] * found[g].value for g in sweep.goals] for found in figures]
-        sweep.front = pareto_front(rows)
-    groups = {f: getattr(m, "groups", None) for m in measures for f in m.labels()}
-    for name in axes:
-        sweep.steps += _steps(bench, sweep, name, base, groups)
-    return sweep
-
-
-def correlations(sweep: Sweep, preference: str) -> dict[str, float]:
-    """Return Spearman's ρ of eta against each headline figure.
-
-    With several preferences it is the mean of ρ over the lines of the grid along this one, the
-    others standing still.
-    """
-    values = sweep.axes[preference]
-    if len(values) < 2:
-        return {}
-    found = {}
-    for figure in sweep.headlines:
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for point, figures in zip(sweep.points, sweep.figures, strict=True):
-            rest = point_key({k: v for k, v in point.items() if k != preference})
-            eta = point[preference]
-            assert eta is not None
-            if figure in figures:
-                lines.setdefault(rest, []).append((eta, figures[figure].value))
-        rhos = [spearman(*zip(*line, strict=True)) for line in lines.values() if len(line) > 1]
-        rhos = [rho for rho in rhos if not math.isnan(rho)]
-        if rhos:
-            found[figure] = sum(rhos) / len(rhos)
-    return found
-
-
-def _steps(
-    bench: Bench, sweep: Sweep, name: str, base: Point, groups: dict[str, Any]
-) -> list[Step]:
-    """Return what each step along one axis changed, with the other axes nearest to 0."""
-    values = sweep.axes[name]
-    pairs = list(itertools.pairwise(values))
-    pairs += [p for p in ((-1.0, 0.0), (0.0, 1.0)) if p not in pairs and set(p) <= set(values)]
-    home = {other: min(line, key=abs) for other, line in sweep.axes.items()}
-    fixed = {**sweep.points[0], **home}
-    items = {value: bench.items({**fixed, name: value}, base) for value in values}
-    found = []
-    for before, after in pairs:
-        for figure in sweep.headlines:
-            old, new = items[before].get(figure), items[after].get(figure)
-            if old and new and len(old) == len(new) and len(old) > 1:
-                change = paired_difference(new, old, groups.get(figure))
-                found.append(Step(name, before, after, figure, change))
-    return found
 
 
 def _expected(bench: Bench, count: int) -> str:

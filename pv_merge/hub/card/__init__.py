@@ -1,1 +1,1 @@
-"""The model card."""
+"""The model card, from Jinja templates."""

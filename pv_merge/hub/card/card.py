@@ -1,25 +1,45 @@
-"""The model card: metadata and text, generated from manifests and reports."""
+"""The model card: metadata and text, generated from manifests, reports and results."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from pv_merge.artifacts.reference import parse_reference, surely_on_hub, without_revision
+from markupsafe import Markup
+
 from pv_merge.errors import PvMergeError
-from pv_merge.hub.card.text import paragraphs
-from pv_merge.hub.facts import Facts
-from pv_merge.hub.results import Evaluation, results
+from pv_merge.hub.card import tables
+from pv_merge.hub.card.availability import hub_link
+from pv_merge.hub.card.markdown import environment
+from pv_merge.hub.card.metadata import metadata
+from pv_merge.hub.card.training import has_held_out, trained_on, training_config
+from pv_merge.hub.evaluations import Evaluation
+from pv_merge.hub.facts import Facts, read_facts
+from pv_merge.hub.machine_paths import shown_path
 
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCard, ModelCardData
-
+CARD = "README.md"
 NOTES_START = (
     "<!-- pv-merge: what stands between these two lines is yours; a later push keeps it -->"
 )
 NOTES_END = "<!-- pv-merge: end of what is yours; all else is generated, and replaced by a push -->"
+
+WARN_BELOW = 0.9
+"""A share below this is said to be a loss, as `pv-merge run` does."""
+PAPER = "https://arxiv.org/abs/2504.20106"
+CITATION = """@inproceedings{liang2026preferencevectors,
+  title     = {Adaptive Helpfulness--Harmlessness Alignment with Preference Vectors},
+  author    = {Liang, Ren-Wei and Hsu, Chin Ting and Yu, Chan-Hung and Agrawal, Saransh and
+               Huang, Shih-Cheng and Lin, Chieh-Yen and Chen, Shang-Tse and Huang, Kuan-Hao and
+               Sun, Shao-Hua},
+  booktitle = {Proceedings of EACL 2026 (Volume 1: Long Papers)},
+  pages     = {1646--1668},
+  year      = {2026},
+  url       = {https://aclanthology.org/2026.eacl-long.77/},
+  note      = {arXiv:2504.20106}
+}"""
 
 
 @dataclass
@@ -27,54 +47,40 @@ class Extras:
     """What a card holds besides what the manifests say."""
 
     notes: str = ""
-    """The user's own text."""
-    evaluations: list[Evaluation] = field(default_factory=list)
-    points: list[str] = field(default_factory=list)
-    """Markdown of a collection's table of revisions."""
+    """The user's own text, in Markdown."""
+    evaluations: Sequence[Evaluation] = field(default_factory=list)
+    revisions: Markup = field(default_factory=Markup)
+    """Table of a collection's revisions."""
 
 
-def make_card(facts: Facts, repo: str, extras: Extras | None = None) -> ModelCard:
-    """Return the card of what ``facts`` describe, for the repository ``repo``.
+def card_text(facts: Facts, place: str, extras: Extras | None = None, *, published: bool) -> str:
+    """Return the card of what ``facts`` describe.
 
-    Raises ``PvMergeError`` where huggingface_hub does not accept the metadata.
+    ``place`` is what one loads it by: the repository, ``NAMESPACE/NAME[@REVISION]``, or where it
+    is not ``published``, its folder. Raises ``PvMergeError`` where huggingface_hub does not accept
+    the metadata.
     """
-    from huggingface_hub import ModelCard
-
     extras = extras or Extras()
     try:
         data = metadata(facts, extras.evaluations)
-        lines = [f"# {facts.title}", ""]
-        text = paragraphs(facts, repo, extras.evaluations, extras.points)
-        lines += [*text[0], "", NOTES_START, *_own(extras.notes), NOTES_END, *text[1]]
-        body = "\n".join(lines).rstrip()
-        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
     except ValueError as error:
         raise PvMergeError(f"{facts.folder}: its card is not valid ({error})") from None
+    body = (
+        environment()
+        .get_template("card.md.jinja")
+        .render(_context(facts, extras) | {"place": place, "published": published})
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{body.rstrip()}\n"
 
 
-def metadata(facts: Facts, evaluations: Sequence[Evaluation] = ()) -> ModelCardData:
-    """Return the card's metadata; what is not known is not in it."""
-    from huggingface_hub import ModelCardData
+def write_card(folder: Path, name: str) -> None:
+    """Write the card of a finished folder beside its weights: the one that a push would write.
 
-    entries = [entry for evaluation in evaluations for entry in results(evaluation)]
-    licence = facts.base.licence
-    arguments: dict[str, Any] = {
-        "base_model": _base_models(facts) or None,
-        "library_name": _library(facts),
-        "tags": _tags(facts),
-        "datasets": facts.datasets or None,
-        "license": licence.identifier if licence else None,
-        "license_name": licence.name if licence else None,
-        "license_link": licence.link if licence else None,
-    }
-    relation = _relation(facts)
-    if arguments["base_model"] and relation:
-        arguments["base_model_relation"] = relation
-    if facts.kind != "vector":
-        arguments["pipeline_tag"] = "text-generation"
-    if entries:
-        arguments |= {"model_name": facts.title, "eval_results": entries}
-    return ModelCardData(**arguments)
+    ``name`` is the heading, and what the folder will be called. Raises ``PvMergeError`` where the
+    folder is neither a merge, a vector nor a policy.
+    """
+    text = card_text(read_facts(folder, name), f"./{name}", published=False)
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def notes_in(card: str | None) -> str | None:
@@ -83,39 +89,23 @@ def notes_in(card: str | None) -> str | None:
     return found[1].strip() if found else None
 
 
-def _own(notes: str) -> list[str]:
-    text = notes.replace(NOTES_START, "").replace(NOTES_END, "").strip()
-    return ["", text, ""] if text else []
-
-
-def _base_models(facts: Facts) -> list[str]:
-    names = [facts.base.repo] if facts.base.repo else []
-    for source in facts.sources:
-        name = parse_reference(source.name).name
-        if source.manifest and surely_on_hub(name):
-            names.append(without_revision(name))
-    return list(dict.fromkeys(names))
-
-
-def _relation(facts: Facts) -> str | None:
-    """Return how the model relates to its base; a dense vector is none of the Hub's relations."""
-    if facts.kind == "merge":
-        return "merge"
-    if facts.adapter:
-        return "adapter"
-    return None if facts.kind == "vector" else "finetune"
-
-
-def _library(facts: Facts) -> str:
-    if facts.adapter:
-        return "peft"
-    return "pv-merge" if facts.kind == "vector" else "transformers"
-
-
-def _tags(facts: Facts) -> list[str]:
-    if facts.kind == "merge":
-        return ["merge", "mergekit", "preference-vector"]
-    if facts.kind == "vector":
-        return ["preference-vector", "mergekit"]
-    trained = "dpo" if facts.kind == "policy" else "sft"
-    return [*(["preference-vector"] if facts.kind == "policy" else []), trained, "trl"]
+def _context(facts: Facts, extras: Extras) -> dict[str, Any]:
+    notes = extras.notes.replace(NOTES_START, "").replace(NOTES_END, "").strip()
+    return {
+        "facts": facts,
+        "evaluations": extras.evaluations,
+        "revisions": extras.revisions,
+        "notes": Markup(notes),
+        "notes_start": Markup(NOTES_START),
+        "notes_end": Markup(NOTES_END),
+        "names": [shown_path(name) for name in (facts.base.name, *(s.name for s in facts.sources))],
+        "measured": any(item.figures or item.points for item in extras.evaluations),
+        "held_out": has_held_out(facts),
+        "warn_below": WARN_BELOW,
+        "paper": Markup(PAPER),
+        "citation": CITATION,
+        "tables": tables,
+        "hub_link": hub_link,
+        "trained_on": trained_on,
+        "training_config": training_config,
+    }

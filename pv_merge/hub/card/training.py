@@ -4,83 +4,99 @@ from __future__ import annotations
 
 from typing import Any
 
-from pv_merge.hub.base import shown_path
-from pv_merge.hub.facts import Facts
-from pv_merge.hub.results import row
+from markupsafe import Markup
+
+from pv_merge.artifacts.manifest import DatasetNote, PolicyNote
+from pv_merge.hub.card.markdown import code, inline
+from pv_merge.hub.card.tables import number
+from pv_merge.hub.facts import Facts, synthetic_note
+from pv_merge.hub.machine_paths import shown_path
+
+HELD_OUT = {
+    "heldout_accuracy": "reward accuracy",
+    "heldout_margin": "reward margin",
+    "heldout_loss": "loss",
+    "heldout_token_accuracy": "token accuracy",
+}
+"""Metrics of held-out rows, and what they are."""
+POLICY_METRICS = ("heldout_accuracy", "heldout_margin")
+BASE_METRICS = ("heldout_loss", "heldout_token_accuracy")
 
 
-def trained_on(manifest: dict[str, Any]) -> str:
-    """Return one policy's data and settings as a sentence or two, as far as they are known."""
+def trained_on(note: PolicyNote) -> Markup:
+    """Return one training's data, settings and metrics as a sentence, as far as they are known."""
     parts = []
-    if manifest.get("path"):
-        parts.append(f"`{shown_path(manifest['path'])}` ({manifest.get('form', 'checkpoint')})")
-    data = manifest.get("dataset") or {}
-    if data.get("path"):
-        text = f"{data['pairs']} pairs of " if "pairs" in data else "pairs of "
-        text += f"`{shown_path(data['path'])}`"
-        text += ", labels swapped" if data.get("labels_swapped") else ""
-        if data.get("fingerprint"):
-            text += f" (fingerprint `{data['fingerprint'][:16]}…`)"
-        parts.append(text)
-        parts += written_by(data.get("synthetic") or {})
-    if manifest.get("lora"):
-        parts.append("LoRA " + _settings(manifest["lora"]))
-    if manifest.get("dpo"):
-        parts.append("DPO " + _settings(manifest["dpo"]))
-    if "seed" in manifest:
-        parts.append(f"seed {manifest['seed']}")
-    metrics = manifest.get("metrics") or {}
-    shown = [
-        f"{label} {metrics[key]:.3g}"
-        for key, label in (
-            ("accuracy", "reward accuracy on the training pairs"),
-            ("heldout_accuracy", "on held-out pairs"),
-            ("heldout_margin", "reward margin on held-out pairs"),
-        )
-        if isinstance(metrics.get(key), int | float)
-    ]
-    return "; ".join(parts + ([", ".join(shown)] if shown else [])) + "."
+    if note.path:
+        parts.append(f"{code(shown_path(note.path))} ({inline(note.form or 'checkpoint')})")
+    parts += filter(None, [_data(note.dataset), *written_by(note.dataset)])
+    for name, settings in (("LoRA", note.lora), ("DPO", note.dpo)):
+        if settings:
+            said = ", ".join(f"{option} {value}" for option, value in settings.items())
+            parts.append(f"{name} {inline(said)}")
+    if note.seed is not None:
+        parts.append(f"seed {note.seed}")
+    parts += filter(None, [_training_accuracy(note), _held_out(note)])
+    return Markup("; ".join(parts) + ".")
 
 
-def written_by(synthetic: dict[str, Any]) -> list[str]:
+def _data(data: DatasetNote | None) -> str:
+    if data is None or not data.path:
+        return ""
+    text = "pairs of " if data.pairs is None else f"{data.pairs} pairs of "
+    text += code(shown_path(data.path))
+    text += ", labels swapped" if data.labels_swapped else ""
+    if data.fingerprint:
+        text += f" (fingerprint {code(data.fingerprint[:16] + '…')})"
+    return text
+
+
+def written_by(data: DatasetNote | None) -> list[str]:
     """Return who wrote and who judged pairs that a model wrote, and what they move against."""
+    synthetic = synthetic_note(data)
     if not synthetic:
         return []
     licence = synthetic.get("writer_license")
-    text = f"synthetic, written by {synthetic.get('writer')}"
-    text += f" (whose output has the licence {licence})" if licence else ""
-    parts = [text + f", judged by {synthetic.get('judge')}"]
+    text = f"synthetic, written by {inline(synthetic.get('writer'))}"
+    text += f" (whose output has the licence {inline(licence)})" if licence else ""
+    parts = [text + f", judged by {inline(synthetic.get('judge'))}"]
     if synthetic.get("opposes"):
+        name = inline(synthetic["opposes"])
         parts.append(
-            f"**the trait moves against the protected preference {synthetic['opposes']}**, which was "
-            "allowed explicitly"
+            f"**the trait moves against the protected preference {name}**, which was allowed explicitly"
         )
     return parts
 
 
-def hyperparameters(facts: Facts) -> list[str]:
-    """Return a policy's training as a sentence and a table."""
-    manifest = facts.manifest
-    lines = [trained_on(manifest)]
-    settings = manifest.get("hyperparameters") or {}
-    wanted = (
-        "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_steps",
-        "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "beta",
-        "max_length", "bf16", "fp16", "seed",
-    )  # fmt: skip
-    known = {key: settings[key] for key in wanted if key in settings}
-    if known:
-        lines += ["", *row(["setting", "value"]), *row(["---", "---"])]
-        for key, value in known.items():
-            lines += row([f"`{key}`", f"{value}"])
-    return lines
+def _training_accuracy(note: PolicyNote) -> str:
+    metrics = note.metrics or {}
+    value, steps = number(metrics.get("accuracy"), ".3g"), number(metrics.get("steps"), ".0f")
+    if not value:
+        return ""
+    over = f" (mean over the last quarter of {steps} steps)" if steps else ""
+    return f"reward accuracy on the training pairs {value}{over}"
 
 
-def training_config(facts: Facts) -> list[str]:
-    """Return the config that ``pv-train`` makes the model again with, and the versions."""
+def _held_out(note: PolicyNote) -> str:
+    metrics = note.metrics or {}
+    wanted = POLICY_METRICS if any(key in metrics for key in POLICY_METRICS) else BASE_METRICS
+    shown = [
+        f"{HELD_OUT[key]} {value}" for key in wanted if (value := number(metrics.get(key), ".3g"))
+    ]
+    count = number((note.model_extra or {}).get("heldout_rows"), ".0f")
+    where = f"{count} held-out rows" if count else "held-out rows (how many was not recorded)"
+    return f"on {where} {', '.join(shown)}" if shown else ""
+
+
+def has_held_out(facts: Facts) -> bool:
+    """Return whether the card shows a figure of held-out rows."""
+    return any(_held_out(manifest) for manifest in (facts.manifest, *facts.halves.values()))
+
+
+def training_config(facts: Facts) -> str:
+    """Return the config that ``pv-train`` makes the model again with."""
     import yaml
 
-    manifest = facts.manifest
+    manifest = facts.manifest.data
     kind = "dpo" if facts.kind == "policy" else "sft"
     config: dict[str, Any] = {"base_model": facts.base.usable}
     for key in ("preference", "dataset", "lora", kind, "adapter_dtype", "seed"):
@@ -92,12 +108,4 @@ def training_config(facts: Facts) -> list[str]:
         config["dataset"] = kept | ({"path": shown_path(kept["path"])} if "path" in kept else {})
     config["output_dir"] = "./again"
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    lines = ["```yaml", f"# pv-train {kind} config.yml", *text.rstrip().splitlines(), "```"]
-    said = manifest.get("versions") or {}
-    if said:
-        lines += ["", "Made with " + ", ".join(f"{n} {v}" for n, v in said.items()) + "."]
-    return lines
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+    return f"# pv-train {kind} config.yml\n{text.rstrip()}"

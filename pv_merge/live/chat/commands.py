@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pv_merge.errors import PvMergeError, did_you_mean
-from pv_merge.live.chat.session import SIDES, ChatSession
+from pv_merge.live.chat.engine import SIDES
+from pv_merge.live.chat.session import ChatSession
 
 HELP = {
     "/eta NAME VALUE": "change a preference's eta in the mix, as in /eta helpful 0.8",
@@ -14,7 +15,7 @@ HELP = {
     "/history": "show the conversation",
     "/clear": "forget the conversation",
     "/help": "show this",
-    "/quit": "leave; so does Ctrl-D. Ctrl-C stops an answer",
+    "/quit": "leave; so does Ctrl-D. Ctrl-C stops what is being said",
 }
 NAMES = tuple(usage.split()[0] for usage in HELP)
 
@@ -33,13 +34,13 @@ def run_command(session: ChatSession, line: str) -> str:
         raise PvMergeError(f"unknown command {name}{did_you_mean(name, NAMES)}")
     if name == "/eta":
         _eta(session, words)
-        return etas_text(session.mix.etas)
+        return etas_text(session.etas)
     if words:
         raise PvMergeError(f"{name} takes nothing after it, got {' '.join(words)!r}")
     if name == "/quit":
         raise Quit
     if name == "/reset":
-        session.mix.reset()
+        session.take_recipe()
     if name == "/clear":
         session.clear()
         return "the conversation is forgotten"
@@ -47,7 +48,7 @@ def run_command(session: ChatSession, line: str) -> str:
         return "\n".join(f"{usage:<17}{text}" for usage, text in HELP.items())
     if name == "/history":
         return history_text(session)
-    return etas_text(session.mix.etas)
+    return etas_text(session.etas)
 
 
 def etas_text(etas: Mapping[str, float | None]) -> str:
@@ -77,4 +78,4 @@ def _eta(session: ChatSession, words: list[str]) -> None:
         number = float(value)
     except ValueError:
         raise PvMergeError(f"eta of {name} must be a number, got {value!r}") from None
-    session.mix.set({name: number})
+    session.change({name: number})
