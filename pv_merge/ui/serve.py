@@ -80,7 +80,10 @@ def _serve(
         from pv_merge.ui.sliders import slider_ranges
 
         page = Page(engine, settings, prompts, Path(files))
-        fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+        fonts: dict[str, Any] = {
+            "font": ["system-ui", "sans-serif"],
+            "font_mono": ["ui-monospace", "monospace"],
+        }
         _, address, _ = page.blocks.launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True,
             allowed_paths=[files], max_file_size=1, ssr_mode=False, enable_monitoring=False,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
-from pv_merge.artifacts.byte_ranges import ranges, read_float32
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note
@@ -71,7 +70,7 @@ def _probe(base: Checkpoint) -> str | None:
 
 
 def _probe_cosine(base: Checkpoint, other: Checkpoint, name: str) -> float:
-    left, right = (read_float32(ranges(side)[name]).ravel() for side in (base, other))
+    left, right = (side.float32(name).ravel() for side in (base, other))
     if left.shape != right.shape:
         return 0.0
     if np.array_equal(left, right):
