@@ -15,6 +15,7 @@ from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -103,6 +104,14 @@ class Checkpoint:
         """Dtype and shape of every tensor, from the headers alone (and without torch)."""
         self._files.refuse_other_names(self.parts)
         return {name: info for part in self.parts for name, info in part.infos.items()}
+
+    def float32(self, name: str) -> np.ndarray:
+        """Return one weight in float32, without torch."""
+        return self._places[name].float32(name)
+
+    def raw(self, name: str) -> np.ndarray:
+        """Return one tensor's bytes, memory-mapped, without torch."""
+        return self._places[name].raw(name)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor, memory-mapped, in its stored dtype."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pv_merge.arithmetic.stored import SIZES
-from pv_merge.artifacts.byte_ranges import ranges, read_bytes
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
 
@@ -82,5 +81,4 @@ def unmergeable(base: Checkpoint) -> list[str]:
 
 
 def _equal_bytes(base: Checkpoint, other: Checkpoint, name: str) -> bool:
-    left, right = (read_bytes(ranges(checkpoint)[name]) for checkpoint in (base, other))
-    return left.tobytes() == right.tobytes()
+    return base.raw(name).tobytes() == other.raw(name).tobytes()

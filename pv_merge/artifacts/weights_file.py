@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pv_merge.arithmetic.stored import is_weight
+from pv_merge.arithmetic.stored import is_weight, size_of
 from pv_merge.errors import PvMergeError, Topic, os_errors
 
 if TYPE_CHECKING:
@@ -77,6 +77,14 @@ class WeightsFile:
         with os_errors(self.path, "read"), self.path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
+    def raw(self, name: str) -> np.ndarray:
+        """Return one tensor's bytes, memory-mapped; ``PvMergeError`` for a dtype of unknown size."""
+        info = self.infos[name]
+        if not info.elements:
+            return np.empty(0, np.uint8)
+        nbytes = info.elements * size_of(info.dtype)
+        return np.frombuffer(self._mapped, np.uint8, nbytes, info.offset)
+
     def float32(self, name: str) -> np.ndarray:
         """Return one tensor of weights in float32, which holds bfloat16 and float16 exactly."""
         info = self.infos[name]
@@ -85,9 +93,7 @@ class WeightsFile:
             raise PvMergeError(
                 f"{self.path}: {name} is stored as {info.dtype}, not as floats", Topic.DTYPE
             )
-        flat = np.empty(0, kinds[info.dtype])
-        if info.elements:
-            flat = np.frombuffer(self._mapped, kinds[info.dtype], info.elements, info.offset)
+        flat = self.raw(name).view(kinds[info.dtype])
         if info.dtype == "BF16":
             flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return flat.astype(np.float32, copy=False).reshape(info.shape)

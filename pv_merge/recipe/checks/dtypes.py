@@ -13,7 +13,6 @@ from pv_merge.arithmetic.rounding_noise import (
     rounding_noise,
     stride,
 )
-from pv_merge.artifacts.byte_ranges import ranges, read_float32
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.weight_names import layer_of
 from pv_merge.errors import Topic
@@ -64,7 +63,7 @@ def _noise_share(base: Checkpoint, sides: list[Checkpoint], signs: list[float]) 
         if any(name not in s or s.infos[name].shape != base.infos[name].shape for s in sides):
             continue  # which is an error of its own
         every = stride(base.infos[name].elements)
-        held = [read_float32(ranges(side)[name]).ravel()[::every] for side in (*sides, base)]
+        held = [side.float32(name).ravel()[::every] for side in (*sides, base)]
         phi = sum(sign * part for sign, part in zip(signs, held[:-1], strict=True))
         phi = phi - sum(signs) * held[-1]
         noise += phi.size * rounding_noise(phi, held[0], sides[0].infos[name].dtype, len(sides))
