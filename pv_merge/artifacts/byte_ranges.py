@@ -17,9 +17,8 @@ import numpy as np
 
 from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.errors import PvMergeError, Topic
-
-_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+from pv_merge.artifacts.weights_file import WeightsFile
+from pv_merge.errors import PvMergeError
 
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -50,17 +49,22 @@ class Range(NamedTuple):
 
 def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
     """Return the place of every tensor of a checkpoint."""
-    return {name: range_of(checkpoint, name) for name in checkpoint.infos}
+    found: dict[str, Range] = {}
+    for part in checkpoint.parts:
+        found |= ranges_in(part)
+    return found
 
 
-def range_of(checkpoint: Checkpoint, name: str) -> Range:
-    """Return the place of one tensor. Raises ``PvMergeError`` for a dtype that cannot be merged."""
-    file, info = checkpoint.holder(name), checkpoint.infos[name]
-    if info.dtype not in SIZES:
-        raise PvMergeError(
-            f"{file.path}: {name} is stored as {info.dtype}, which cannot be merged", Topic.DTYPE
-        )
-    return Range(file.path, info.offset, info.dtype, info.shape)
+def ranges_in(file: WeightsFile) -> dict[str, Range]:
+    """Return the place of every tensor of one file."""
+    found = {}
+    for name, info in file.infos.items():
+        if info.dtype not in SIZES:
+            raise PvMergeError(
+                f"{file.path}: {name} is stored as {info.dtype}, which cannot be merged"
+            )
+        found[name] = Range(file.path, info.offset, info.dtype, info.shape)
+    return found
 
 
 class OpenFile:
@@ -141,17 +145,6 @@ class Files:
         self._open.clear()
 
 
-def read_bytes(place: Range) -> np.ndarray:
-    """Return all bytes of a tensor."""
-    found = np.empty(place.nbytes, np.uint8)
-    file = OpenFile(place.path)
-    try:
-        file.read_into(found.data, place.offset)
-    finally:
-        file.close()
-    return found
-
-
 def parts_of(place: Range, size: int = 1 << 22) -> Iterator[memoryview]:
     """Yield a tensor's bytes, some millions at a time; each part lasts until the next."""
     buffer = np.empty(min(size, place.nbytes), np.uint8)
@@ -163,18 +156,6 @@ def parts_of(place: Range, size: int = 1 << 22) -> Iterator[memoryview]:
             yield part
     finally:
         file.close()
-
-
-def read_float32(place: Range) -> np.ndarray:
-    """Return a tensor in float32, which holds bfloat16 and float16 exactly, in its shape."""
-    raw = read_bytes(place)
-    if place.dtype == "BF16":
-        values = (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-    elif place.dtype in _NUMPY:
-        values = raw.view(_NUMPY[place.dtype]).astype(np.float32, copy=False)
-    else:
-        raise PvMergeError(f"{place.path}: holds {place.dtype} where weights are expected")
-    return values.reshape(place.shape)
 
 
 class Memory(threading.local):

@@ -9,17 +9,18 @@ from typing import NotRequired, TypedDict
 
 from torch import Tensor
 
-from pv_merge.arithmetic.measures import square_sum
 from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.fit import unmergeable
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST
 from pv_merge.artifacts.protection import is_protected
-from pv_merge.artifacts.reference import without_revision
+from pv_merge.artifacts.reference import portable, without_revision
 from pv_merge.artifacts.vector_folder import write_dense
 from pv_merge.errors import PvMergeError, raise_all
-from pv_merge.merging.policy_pair import Deltas, PolicyPair, origin
+from pv_merge.merging.policy_pair import PolicyPair, origin
+from pv_merge.merging.sums import Sums, VectorMeasures
 from pv_merge.merging.truncation import Truncation
 from pv_merge.version import __version__
 
@@ -44,16 +45,6 @@ class ExtractOptions:
     """Subtract policies of two bases all the same."""
 
 
-class VectorMeasures(TypedDict):
-    """Norms of a vector and its two sides."""
-
-    norm: float
-    norm_positive: float
-    norm_negative: float
-    cosine_positive_negative: float
-    tensors_moved: int
-
-
 class VectorManifest(TypedDict):
     """What ``extract`` writes about a vector."""
 
@@ -70,36 +61,6 @@ class VectorManifest(TypedDict):
     relative_error: NotRequired[float]
     measures: NotRequired[VectorMeasures]
     pv_merge: NotRequired[str]
-
-
-class _Sums:
-    """Inner products of the two sides' deltas, added up over weights."""
-
-    def __init__(self) -> None:
-        self.positive = self.negative = self.both = self.phi = 0.0
-        self.moved = 0
-
-    def add(self, deltas: Deltas) -> None:
-        if deltas.positive is not None:
-            self.positive += square_sum(deltas.positive)
-        if deltas.negative is not None:
-            self.negative += square_sum(deltas.negative)
-        if deltas.positive is not None and deltas.negative is not None:
-            self.both += square_sum(deltas.positive, deltas.negative)
-        if deltas.phi is not None:
-            square = square_sum(deltas.phi)
-            self.phi += square
-            self.moved += square > 0
-
-    def measures(self) -> VectorMeasures:
-        scale = (self.positive * self.negative) ** 0.5
-        return {
-            "norm": self.phi**0.5,
-            "norm_positive": self.positive**0.5,
-            "norm_negative": self.negative**0.5,
-            "cosine_positive_negative": self.both / scale if scale else 0.0,
-            "tensors_moved": self.moved,
-        }
 
 
 def extract(
@@ -122,10 +83,10 @@ def extract(
     """
     options = options or ExtractOptions()
     target = Path(output)
-    refuse_existing(target)
     pair = PolicyPair(positive, negative)
     base_name, base = pair.base(options.base, options.allow_different_bases)
-    raise_all(pair.problems(base))
+    refuse_existing(target, apart_from=[base.folder, *(side.folder for side in pair.both)])
+    raise_all(unmergeable(base) + pair.problems(base))
     name = pair.preference(options.name)
     manifest: VectorManifest = {
         "kind": "preference_vector",
@@ -134,11 +95,11 @@ def extract(
         "protected": is_protected(name, *(side.manifest.protected for side in pair.both)),
         "form": "low-rank" if options.low_rank else "dense",
         "dtype": options.dtype,
-        "base": {"path": base_name, "weights_sha256": weights_hash(base)},
+        "base": {"path": portable(base_name), "weights_sha256": weights_hash(base)},
         "positive": origin(pair.positive),
         "negative": origin(pair.negative),
     }
-    sums = _Sums()
+    sums = Sums()
     total = len(base.names)
     with new_folder(target) as work:
         if options.low_rank:
@@ -166,7 +127,7 @@ def _low_rank(
     pair: PolicyPair,
     base: Checkpoint,
     options: ExtractOptions,
-    sums: _Sums,
+    sums: Sums,
     advance: Callable[[int], None],
 ) -> Truncation:
     """Return φ of each linear weight: exact from adapters, a truncated SVD from checkpoints."""

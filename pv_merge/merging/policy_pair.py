@@ -10,9 +10,10 @@ from torch import Tensor
 from pv_merge.arithmetic.low_rank import LowRank, concatenated
 from pv_merge.artifacts.base_hash import same_base, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.manifest import public_path
 from pv_merge.artifacts.names import checked_name
 from pv_merge.artifacts.policy import Policy
-from pv_merge.artifacts.reference import local_folder
+from pv_merge.artifacts.reference import local_folder, portable
 from pv_merge.errors import PvMergeError, Topic
 
 KEPT = ("polarity", "dataset", "lora", "seed", "dpo", "metrics", "versions")
@@ -26,6 +27,8 @@ class Deltas:
     positive: Tensor | None
     negative: Tensor | None
     phi: Tensor | None
+    stored: tuple[Tensor, ...] = ()
+    """The weight of each policy that holds it in full."""
 
 
 class PolicyPair:
@@ -109,7 +112,8 @@ class PolicyPair:
         phi = positive
         if negative is not None:
             phi = -negative if positive is None else positive - negative
-        return Deltas(positive, negative, phi)
+        held = (side.stored(name) for side in self.both)
+        return Deltas(positive, negative, phi, tuple(side for side in held if side is not None))
 
     def change(self, name: str) -> LowRank:
         """Return φ of a weight that at least one of two adapters changes, exactly."""
@@ -122,4 +126,5 @@ def origin(side: Policy) -> dict[str, object]:
     """Return what a vector's manifest says of one policy."""
     said = side.manifest.data
     form = "adapter" if side.adapter else "checkpoint"
-    return {"path": str(side), "form": form} | {key: said[key] for key in KEPT if key in said}
+    path = public_path(portable(str(side)))
+    return {"path": path, "form": form} | {key: said[key] for key in KEPT if key in said}

@@ -34,7 +34,7 @@ def report(
     1.0
     """
     opened, merged = open_recipe(path), Checkpoint(folder)
-    names = [name for name in opened.base.names if opened.base.infos[name].is_float]
+    names = [name for name in opened.base.names if opened.base.infos[name].floating]
     missing = [name for name in names if name not in merged]
     if missing:
         raise PvMergeError(f"{folder}: lacks {missing[0]}; is it a merge of {path}?")

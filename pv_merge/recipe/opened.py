@@ -69,7 +69,7 @@ class OpenRecipe:
 
     def __init__(self, recipe: Recipe, base: Checkpoint, inputs: list[OpenInput]) -> None:
         self.recipe, self.base, self.inputs = recipe, base, inputs
-        floating = [name for name in base.names if base.infos[name].is_float]
+        floating = [name for name in base.names if base.infos[name].floating]
         self._settings = recipe.table({name: self.depth(name) for name in floating})
 
     @property

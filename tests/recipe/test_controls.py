@@ -178,8 +178,8 @@ ACTING: dict[str, dict[str, Any]] = {
     "round_to": {"round_to": "bfloat16"},
     "rounding": {"round_to": "bfloat16", "rounding": "nearest"},
     "seed": {"round_to": "bfloat16", "seed": 5},
-    "not_finite": {},
     "allow_protected_negative": {},
+    "not_finite": {},  # of weights that are finite it says nothing
 }
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
 
-from pv_merge.arithmetic.stored import is_weight
 from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
-from pv_merge.artifacts.byte_ranges import range_of, read_float32
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note
@@ -39,7 +36,8 @@ def base_findings(
                 f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
                 Topic.BASE,
             )
-    probe = _Probe(base)
+    name = _probe(base)
+    own_probe: np.ndarray | None = None  # read once
     for item in inputs:
         if (
             item.checkpoint is None
@@ -48,10 +46,11 @@ def base_findings(
             or item.polarity == "vector"
         ):
             continue
-        name = probe.name
         if name is None or name not in item.checkpoint:
             continue
-        cosine = probe.cosine(item.checkpoint)
+        if own_probe is None:
+            own_probe = _flat(base, name)
+        cosine = _cosine(own_probe, _flat(item.checkpoint, name))
         if cosine < RELATED:
             yield error(
                 f"{item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {base_model}?",
@@ -62,7 +61,9 @@ def base_findings(
 def _probe(base: Checkpoint) -> str | None:
     """Return the smallest matrix, which is cheap to compare and moves little in fine-tuning."""
     matrices = [
-        name for name, info in base.infos.items() if len(info.shape) == 2 and is_weight(info.dtype)
+        name
+        for name, info in base.infos.items()
+        if len(info.shape) == 2 and info.dtype.startswith(("F", "BF"))
     ]
     return min(
         matrices,
@@ -71,31 +72,14 @@ def _probe(base: Checkpoint) -> str | None:
     )
 
 
-class _Probe:
-    """A small matrix of the base, read once."""
+def _flat(checkpoint: Checkpoint, name: str) -> np.ndarray:
+    return checkpoint.float32(name).ravel().astype(np.float64)
 
-    def __init__(self, base: Checkpoint) -> None:
-        self._base = base
-        self.name = _probe(base)
 
-    @cached_property
-    def _values(self) -> np.ndarray:
-        return self._read(self._base)
-
-    def _read(self, checkpoint: Checkpoint) -> np.ndarray:
-        assert self.name is not None
-        return read_float32(range_of(checkpoint, self.name)).ravel()
-
-    def cosine(self, other: Checkpoint) -> float:
-        """Return the cosine with another model's matrix; 0 where it is of another size or dtype."""
-        assert self.name is not None
-        if not is_weight(other.infos[self.name].dtype):
-            return 0.0
-        left, right = self._values, self._read(other)
-        if left.shape != right.shape:
-            return 0.0
-        if np.array_equal(left, right):
-            return 1.0
-        wide = left.astype(np.float64), right.astype(np.float64)
-        scale = float(np.linalg.norm(wide[0]) * np.linalg.norm(wide[1]))
-        return float(wide[0] @ wide[1]) / scale if scale else 0.0
+def _cosine(left: np.ndarray, right: np.ndarray) -> float:
+    if left.shape != right.shape:
+        return 0.0
+    if np.array_equal(left, right):
+        return 1.0
+    scale = float(np.linalg.norm(left) * np.linalg.norm(right))
+    return float(left @ right) / scale if scale else 0.0
