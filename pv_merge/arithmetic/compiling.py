@@ -32,10 +32,7 @@ SLOW_SECONDS = 2.0
 
 SOURCES = (
     "compiling.py",
-    "kernel_rows.py",
-    "kernel_rounding.py",
-    "kernel_shape.py",
-    "kernel_sums.py",
+    *(f"kernel_{part}.py" for part in ("report", "rounding", "rows", "shape", "sums")),
     "kernels.py",
 )
 

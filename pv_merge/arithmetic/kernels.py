@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pv_merge.arithmetic.compiling import Kernel, part_of_kernels
+from pv_merge.arithmetic.kernel_report import report_row
 from pv_merge.arithmetic.kernel_rounding import (
     FITS_BFLOAT16,
     cut_to_bfloat16,
@@ -43,8 +44,6 @@ from pv_merge.arithmetic.kernel_sums import (
     add_to_lanes,
     count_high,
     count_low,
-    dot,
-    six_dots,
 )
 
 COUNT_HIGH, COUNT_LOW, LANES = 0, 1, 2
@@ -158,30 +157,6 @@ def _write(result, base, at, origin, change, count, noise, out):
     return bad
 
 
-@part_of_kernels
-def _report(origin, change, count, preferences, scratch, target, shared, sums):
-    """Add a row's inner products: ‖base‖² and ⟨φ, φ⟩ once, ⟨out − base, φ⟩ for each target."""
-    phi = scratch + _PHI * _ROW_BYTES
-    if target == 0:
-        shared[0] += dot(origin, origin, count)
-    if preferences == 2 and target == 0:
-        aa, ab, ac, bb, bc, cc = six_dots(phi, phi + _ROW_BYTES, change, count)
-        shared[1] += aa
-        shared[2] += ab
-        shared[4] += bb
-        sums[1] += ac
-        sums[2] += bc
-        sums[3] += cc
-        return
-    for p in range(preferences):
-        row = phi + p * _ROW_BYTES
-        if target == 0:
-            for q in range(p, preferences):
-                shared[1 + p * preferences + q] += dot(row, phi + q * _ROW_BYTES, count)
-        sums[1 + p] += dot(row, change, count)
-    sums[1 + preferences] += dot(change, change, count)
-
-
 @Kernel
 def merge_window(
     count,
@@ -216,12 +191,14 @@ def merge_window(
     for at in range(0, count, ROW):
         here = min(ROW, count - at)
         origin = _form(at, here, base, parts, bounds, sparse, shares, rows)
+        counts = result[4] != 0
         for t in range(outs.size):
             change = _change(rule, etas[t], outs.size > 1, here, rows)
             out = outs[t] + at * bytes_of(result[2])
             sums[t, 0] += _write(result, base, at, origin, change, here, noise + width * at, out)
-            if result[4] != 0:
-                _report(origin, change, here, preferences, rows, t, shared, sums[t])
+            if counts:
+                phi = rows + _PHI * _ROW_BYTES
+                counts = report_row(origin, phi, change, here, preferences, t, shared, sums[t])
 
 
 @Kernel

@@ -87,7 +87,8 @@ def capped_eta(eta: float, phi: Tensor, base: Tensor, limit: float | None) -> fl
     bound = limit * norm(base.float())
     if size <= bound:
         return eta
-    return float(torch.tensor(eta * (bound / size), dtype=torch.float32))
+    share = bound / size if size else float("nan")  # a base that is not finite has no bound
+    return float(torch.tensor(eta * share, dtype=torch.float32))
 
 
 def orthogonalize(phis: Sequence[Tensor]) -> list[Tensor]:

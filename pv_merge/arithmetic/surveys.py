@@ -61,7 +61,10 @@ def capped_eta(eta: float, phi: float, base: float, limit: float) -> float:
     Rounded to float32, so that a difference in the last digits of a norm cannot show.
     """
     size, bound = abs(eta) * phi, limit * base
-    return eta if size <= bound else float(np.float32(eta * (bound / size)))
+    if size <= bound:
+        return eta
+    share = bound / size if size else float("nan")  # a base that is not finite has no bound
+    return float(np.float32(eta * share))
 
 
 class _Survey:

@@ -17,9 +17,8 @@ import numpy as np
 
 from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.errors import PvMergeError
-
-_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -52,12 +51,19 @@ def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
     """Return the place of every tensor of a checkpoint."""
     found: dict[str, Range] = {}
     for part in checkpoint.parts:
-        for name, info in part.infos.items():
-            if info.dtype not in SIZES:
-                raise PvMergeError(
-                    f"{part.path}: {name} is stored as {info.dtype}, which cannot be merged"
-                )
-            found[name] = Range(part.path, info.offset, info.dtype, info.shape)
+        found |= ranges_in(part)
+    return found
+
+
+def ranges_in(file: WeightsFile) -> dict[str, Range]:
+    """Return the place of every tensor of one file."""
+    found = {}
+    for name, info in file.infos.items():
+        if info.dtype not in SIZES:
+            raise PvMergeError(
+                f"{file.path}: {name} is stored as {info.dtype}, which cannot be merged"
+            )
+        found[name] = Range(file.path, info.offset, info.dtype, info.shape)
     return found
 
 
@@ -139,17 +145,6 @@ class Files:
         self._open.clear()
 
 
-def read_bytes(place: Range) -> np.ndarray:
-    """Return all bytes of a tensor."""
-    found = np.empty(place.nbytes, np.uint8)
-    file = OpenFile(place.path)
-    try:
-        file.read_into(found.data, place.offset)
-    finally:
-        file.close()
-    return found
-
-
 def parts_of(place: Range, size: int = 1 << 22) -> Iterator[memoryview]:
     """Yield a tensor's bytes, some millions at a time; each part lasts until the next."""
     buffer = np.empty(min(size, place.nbytes), np.uint8)
@@ -161,18 +156,6 @@ def parts_of(place: Range, size: int = 1 << 22) -> Iterator[memoryview]:
             yield part
     finally:
         file.close()
-
-
-def read_float32(place: Range) -> np.ndarray:
-    """Return a tensor in float32, which holds bfloat16 and float16 exactly, in its shape."""
-    raw = read_bytes(place)
-    if place.dtype == "BF16":
-        values = (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-    elif place.dtype in _NUMPY:
-        values = raw.view(_NUMPY[place.dtype]).astype(np.float32, copy=False)
-    else:
-        raise PvMergeError(f"{place.path}: holds {place.dtype} where weights are expected")
-    return values.reshape(place.shape)
 
 
 class Memory(threading.local):

@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.byte_ranges import OpenFile
-from pv_merge.artifacts.checkpoint import INDEX_NAME
-from pv_merge.artifacts.folders import write_json
-from pv_merge.artifacts.tensor_files import SHARD_BYTES
+from pv_merge.artifacts.tensor_files import SHARD_BYTES, Shards
 
 Planned = Mapping[str, tuple[str, tuple[int, ...]]]
 """(dtype, shape) of every output tensor, by name; dtypes as safetensors names them."""
@@ -36,24 +34,15 @@ class OutputFiles:
     def __init__(self, folder: Path, tensors: Planned, shard_bytes: int = SHARD_BYTES) -> None:
         self._places: dict[str, Place] = {}
         self._files: list[OpenFile] = []
-        shards = _shards(tensors, shard_bytes)
-        weight_map: dict[str, str] = {}
-        total = 0
-        for number, names in enumerate(shards, start=1):
-            alone = len(shards) == 1
-            file = (
-                "model.safetensors"
-                if alone
-                else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            )
-            total += self._lay_out(folder / file, {name: tensors[name] for name in names})
-            weight_map.update(dict.fromkeys(names, file))
-        if len(shards) > 1:
-            write_json(
-                folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map}
-            )
+        shards = Shards(shard_bytes)
+        # Wider dtypes first, as safetensors itself does, so that every tensor is aligned.
+        for name in sorted(tensors, key=lambda name: (-SIZES[tensors[name][0]], name)):
+            shards.add(name, _bytes(*tensors[name]))
+        for file, names in shards.files().items():
+            self._lay_out(folder / file, {name: tensors[name] for name in names})
+        shards.write_index(folder)
 
-    def _lay_out(self, path: Path, tensors: Planned) -> int:
+    def _lay_out(self, path: Path, tensors: Planned) -> None:
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         offset = 0
         starts = {}
@@ -76,7 +65,6 @@ class OutputFiles:
         file.write(memoryview(len(text).to_bytes(8, "little") + text), 0)
         for name, (dtype, _) in tensors.items():
             self._places[name] = Place(file, start + starts[name], SIZES[dtype])
-        return offset
 
     def write(self, name: str, start: int, part: memoryview) -> None:
         """Write the bytes of a flat part of a tensor, from element ``start`` on."""
@@ -95,17 +83,3 @@ def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
     for extent in shape:
         size *= extent
     return size
-
-
-def _shards(tensors: Planned, limit: int) -> list[list[str]]:
-    shards: list[list[str]] = [[]]
-    filled = 0
-    # Wider dtypes first, as safetensors itself does, so that every tensor is aligned.
-    for name in sorted(tensors, key=lambda name: (-SIZES[tensors[name][0]], name)):
-        size = _bytes(*tensors[name])
-        if shards[-1] and filled + size > limit:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards

@@ -11,7 +11,7 @@ from torch import Tensor
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.fit import shape_problems
+from pv_merge.artifacts.fit import kind_problems, shape_problems
 from pv_merge.artifacts.manifest import RUN_MANIFEST, BaseNote, Manifest, read_manifest
 from pv_merge.artifacts.reference import local_folder
 from pv_merge.errors import PvMergeError
@@ -57,7 +57,7 @@ class Policy:
         if self.adapter is not None:
             return self.adapter.problems(base)
         assert self.checkpoint is not None
-        found = shape_problems(base, self.checkpoint)
+        found = shape_problems(base, self.checkpoint) + kind_problems(base, self.checkpoint)
         missing = [name for name in base.names if name not in self.checkpoint]
         extra = [name for name in self.checkpoint.names if name not in base]
         if missing:
@@ -77,6 +77,10 @@ class Policy:
         assert self.adapter is not None
         module = name.removesuffix(".weight")
         return self.adapter.modules.get(module) if name.endswith(".weight") else None
+
+    def stored(self, name: str) -> Tensor | None:
+        """Return a weight as the policy's checkpoint stores it; None where an adapter is all there is."""
+        return None if self.checkpoint is None else self.checkpoint.tensor(name)
 
     def delta(self, name: str, base: Tensor) -> Tensor | None:
         """Return policy − base of one tensor in float32, or None where nothing changed."""

@@ -9,6 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from pv_merge.arithmetic.stored import is_weight, size_of
 from pv_merge.errors import PvMergeError, Topic, os_errors
 
 if TYPE_CHECKING:
@@ -23,6 +26,11 @@ class TensorInfo(NamedTuple):
     shape: tuple[int, ...]
     offset: int
     """Bytes from the start of the file."""
+
+    @property
+    def floating(self) -> bool:
+        """Whether it is a weight that can be merged, rather than a buffer or quantized."""
+        return is_weight(self.dtype)
 
     @property
     def elements(self) -> int:
@@ -68,6 +76,27 @@ class WeightsFile:
     def _mapped(self) -> mmap.mmap:
         with os_errors(self.path, "read"), self.path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def raw(self, name: str) -> np.ndarray:
+        """Return one tensor's bytes, memory-mapped; ``PvMergeError`` for a dtype of unknown size."""
+        info = self.infos[name]
+        if not info.elements:
+            return np.empty(0, np.uint8)
+        nbytes = info.elements * size_of(info.dtype)
+        return np.frombuffer(self._mapped, np.uint8, nbytes, info.offset)
+
+    def float32(self, name: str) -> np.ndarray:
+        """Return one tensor of weights in float32, which holds bfloat16 and float16 exactly."""
+        info = self.infos[name]
+        kinds = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+        if info.dtype not in kinds:
+            raise PvMergeError(
+                f"{self.path}: {name} is stored as {info.dtype}, not as floats", Topic.DTYPE
+            )
+        flat = self.raw(name).view(kinds[info.dtype])
+        if info.dtype == "BF16":
+            flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return flat.astype(np.float32, copy=False).reshape(info.shape)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor, memory-mapped, in its stored dtype; it outlives the file."""

@@ -14,15 +14,17 @@ from pv_merge.arithmetic.measures import square_sum
 from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.base_hash import same_base, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.fit import unmergeable
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
-from pv_merge.artifacts.manifest import VECTOR_MANIFEST
+from pv_merge.artifacts.manifest import VECTOR_MANIFEST, public_path
 from pv_merge.artifacts.names import checked_name
 from pv_merge.artifacts.policy import Policy
 from pv_merge.artifacts.protection import is_protected
-from pv_merge.artifacts.reference import local_folder, without_revision
+from pv_merge.artifacts.reference import local_folder, portable, without_revision
 from pv_merge.artifacts.vector_folder import write_dense
 from pv_merge.artifacts.weight_names import is_linear
 from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.merging.sums import Sums
 from pv_merge.version import __version__
 
 
@@ -46,36 +48,6 @@ class Options:
     """Subtract policies of two bases all the same."""
 
 
-class _Sums:
-    """Inner products of the two sides' deltas, added up over weights."""
-
-    def __init__(self) -> None:
-        self.positive = self.negative = self.both = self.phi = self.lost = 0.0
-        self.moved = 0
-
-    def add(self, positive: Tensor | None, negative: Tensor | None, phi: Tensor | None) -> None:
-        if positive is not None:
-            self.positive += square_sum(positive)
-        if negative is not None:
-            self.negative += square_sum(negative)
-        if positive is not None and negative is not None:
-            self.both += square_sum(positive, negative)
-        if phi is not None:
-            square = square_sum(phi)
-            self.phi += square
-            self.moved += square > 0
-
-    def measures(self) -> dict[str, float | int]:
-        scale = (self.positive * self.negative) ** 0.5
-        return {
-            "norm": self.phi**0.5,
-            "norm_positive": self.positive**0.5,
-            "norm_negative": self.negative**0.5,
-            "cosine_positive_negative": self.both / scale if scale else 0.0,
-            "tensors_moved": self.moved,
-        }
-
-
 def extract(
     positive: str | Path,
     negative: str | Path,
@@ -96,10 +68,14 @@ def extract(
     """
     options = options or Options()
     target = Path(output)
-    refuse_existing(target)
     sides = Policy(positive), Policy(negative)
     base_name, base = find_base(sides, options)
-    raise_all(_role_problems(sides) + [p for side in sides for p in side.problems(base)])
+    refuse_existing(target, apart_from=[base.folder, *(side.folder for side in sides)])
+    raise_all(
+        unmergeable(base)
+        + _role_problems(sides)
+        + [p for side in sides for p in side.problems(base)]
+    )
     name = _preference_name(sides, options)
     manifest: dict[str, Any] = {
         "kind": "preference_vector",
@@ -108,11 +84,11 @@ def extract(
         "protected": is_protected(name, *(side.manifest.protected for side in sides)),
         "form": "low-rank" if options.low_rank else "dense",
         "dtype": options.dtype,
-        "base": {"path": base_name, "weights_sha256": weights_hash(base)},
+        "base": {"path": portable(base_name), "weights_sha256": weights_hash(base)},
         "positive": _origin(sides[0]),
         "negative": _origin(sides[1]),
     }
-    sums = _Sums()
+    sums = Sums()
     total = len(base.names)
     with new_folder(target) as work:
         if options.low_rank:
@@ -190,19 +166,19 @@ def _preference_name(sides: tuple[Policy, Policy], options: Options) -> str:
 
 def _origin(side: Policy) -> dict[str, Any]:
     origin: dict[str, Any] = {
-        "path": str(side),
+        "path": public_path(portable(str(side))),
         "form": "adapter" if side.adapter else "checkpoint",
     }
     kept = ("polarity", "dataset", "lora", "seed", "dpo", "metrics", "versions")
     return origin | {key: side.manifest.data[key] for key in kept if key in side.manifest.data}
 
 
-def _phi(sides: tuple[Policy, Policy], name: str, weight: Tensor, sums: _Sums) -> Tensor | None:
+def _phi(sides: tuple[Policy, Policy], name: str, weight: Tensor, sums: Sums) -> Tensor | None:
     positive, negative = (side.delta(name, weight) for side in sides)
     phi = positive
     if negative is not None:
         phi = -negative if positive is None else positive - negative
-    sums.add(positive, negative, phi)
+    sums.add(positive, negative, phi, [s for side in sides if (s := side.stored(name)) is not None])
     return phi
 
 
@@ -210,7 +186,7 @@ def _low_rank(
     sides: tuple[Policy, Policy],
     base: Checkpoint,
     options: Options,
-    sums: _Sums,
+    sums: Sums,
     advance: Callable[[int], None],
 ) -> dict[str, LowRank]:
     """Return φ of each linear weight: exact from adapters, a truncated SVD from checkpoints."""

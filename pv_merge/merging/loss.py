@@ -73,7 +73,7 @@ class LossReport:
         """Take what kernels found of a part: of φ, which ``etas`` make steps."""
         at, count = [list(self.etas).index(label) for label in preferences], len(self.etas)
         gram, reached = np.zeros((count, count)), np.zeros(count)
-        scale = etas.astype(np.float64)
+        scale = np.nan_to_num(etas.astype(np.float64))
         upper = np.triu(sums.gram)
         gram[np.ix_(at, at)] = (upper + np.triu(upper, 1).T) * np.outer(scale, scale)
         reached[at] = sums.reached[target] * scale

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pv_merge.arithmetic.fused import merge_part
 from pv_merge.arithmetic.low_rank_rows import Factors, block_rows
@@ -68,8 +69,9 @@ class Pass:
 
     def run(self) -> None:
         """Do it. Any worker's exception stops the pass and is raised."""
+        # BLAS's own threads would wait for each other in every worker, and burn the time.
         try:
-            with ThreadPoolExecutor(self.threads) as pool:
+            with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.threads) as pool:
                 futures = [pool.submit(job, *arguments) for job, arguments in self._jobs()]
                 try:
                     done, _ = wait(futures, return_when=FIRST_EXCEPTION)

@@ -24,6 +24,9 @@ assert count_to(2) == 3
 print(compiling.cache_place(), sorted(name for name in sys.modules if name == "torch"))
 """
 
+SAID = ("", "compiling the merge's kernels for this machine (once; a few seconds)")
+"""What may stand on the screen: nothing, or that one line on a slow machine."""
+
 
 def run_with(place: Path, before: str = "", **environment: str) -> tuple[str, str]:
     """Compile a kernel in a process of its own, from a file, since that is what a cache goes by."""
@@ -58,7 +61,7 @@ def test_nothing_needs_to_be_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     before = f"compiling.__file__ = {str(tmp_path / 'file' / 'compiling.py')!r}\ncompiling.Path.read_bytes = lambda path: b''"
     out, error = run_with(tmp_path, before, PV_MERGE_CACHE=str(tmp_path / "file"))
-    assert out == "None []" and not error
+    assert out == "None []" and error in SAID
 
 
 def test_a_damaged_cache_is_passed_over(tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_a_damaged_cache_is_passed_over(tmp_path: Path) -> None:
     for path in [*cache.rglob("*.nbi"), *cache.rglob("*.nbc")]:
         path.write_bytes(path.read_bytes()[:40])
     _, error = run_with(tmp_path, PV_MERGE_CACHE=str(cache))
-    assert not error
+    assert error in SAID
 
 
 def test_a_cache_that_cannot_be_written_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import peft
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.vector import PreferenceVector
+from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.merging.extract import Options, extract
+from pv_merge.recipe.opening import check
 
 from models import (
     largest_difference,
     load,
     logits,
     mergekit_yaml,
+    pair,
     perturbed,
     recipe,
     save,
@@ -478,3 +484,57 @@ def test_the_command(folders: Folders, tmp_path: Path) -> None:
     again = CliRunner().invoke(main, [*arguments, "--name", "helpful"])
     assert again.exit_code == 1
     assert again.output.splitlines()[-1].startswith(f"Error: {tmp_path / 'v'}: already holds files")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_policies_in_16_bits_say_how_much_is_rounding(dtype: torch.dtype, tmp_path: Path) -> None:
+    """The estimate from the narrow policies alone is what the wide ones show."""
+    model = tiny()
+    base = save(model, tmp_path / "base")
+    size = 1e-3 if dtype is torch.bfloat16 else 1e-4
+    policies = [perturbed(model, seed, size) for seed in (1, 2)]
+    wide = [save(policy, tmp_path / f"wide{n}") for n, policy in enumerate(policies)]
+    narrow = [save(policy.to(dtype), tmp_path / f"narrow{n}") for n, policy in enumerate(policies)]
+    exact = extract(*wide, tmp_path / "exact", Options(base, "helpful"))
+    assert "rounding_noise" not in exact["measures"]
+    found = extract(*narrow, tmp_path / "found", Options(base, "helpful"))
+    lost = PreferenceVector.load(tmp_path / "found") - PreferenceVector.load(tmp_path / "exact")
+    true = lost.norm() / found["measures"]["norm"]
+    assert true > 0.1 and found["measures"]["rounding_noise"] == pytest.approx(true, rel=0.1)
+
+    words = ["extract", *narrow, "--base", base, "--name", "helpful", "-o", str(tmp_path / "cli")]
+    said = CliRunner().invoke(main, words)
+    assert f"about {found['measures']['rounding_noise']:.0%} of ‖φ‖ of helpful is" in said.stderr
+
+    path = tmp_path / "recipe.yml"
+    path.write_text(yaml.safe_dump(recipe(base, pair(narrow[0], narrow[1], 0.5))))
+    (line,) = [item.text for item in check(path) if "rounding noise" in item.text]
+    assert int(re.findall(r"about (\d+)%", line)[0]) == pytest.approx(100 * true, rel=0.15)
+    path.write_text(yaml.safe_dump(recipe(base, pair(wide[0], wide[1], 0.5))))
+    assert not [item for item in check(path) if "rounding noise" in item.text]
+
+
+def test_a_vector_inside_a_folder_that_is_read_is_refused(folders: Folders) -> None:
+    target = Path(folders.base) / "vector"
+    with pytest.raises(PvMergeError, match="which is read; name a folder elsewhere"):
+        extract(*folders.full, target, Options(folders.base, "helpful"))
+    assert not target.exists()
+
+
+def test_the_manifest_names_no_place_of_the_machine(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(folders.base).parent)
+    manifest = extract(*folders.full, tmp_path / "vector", Options(folders.base, "helpful"))
+    assert manifest["base"]["path"] == f"./{Path(folders.base).name}"
+    monkeypatch.chdir(tmp_path)
+    manifest = extract(*folders.full, tmp_path / "other", Options(folders.base, "helpful"))
+    assert [manifest[side]["path"] for side in ("positive", "negative")] == [
+        Path(folder).name for folder in folders.full
+    ]
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a=b", "a,b", ".."])
+def test_names_that_would_become_paths(name: str, folders: Folders, tmp_path: Path) -> None:
+    with pytest.raises(PvMergeError, match="cannot be the name of a preference"):
+        extract(*folders.full, tmp_path / "vector", Options(folders.base, name))
