@@ -80,14 +80,14 @@ def _serve(
         from pv_merge.ui.sliders import slider_ranges
 
         page = Page(engine, settings, prompts, Path(files))
-        fonts: dict[str, Any] = {
-            "font": ["system-ui", "sans-serif"],
-            "font_mono": ["ui-monospace", "monospace"],
-        }
+        # Fonts of the machine: nothing is loaded from elsewhere.
+        theme = gr.themes.Soft(
+            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        )
         _, address, _ = page.blocks.launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True,
             allowed_paths=[files], max_file_size=1, ssr_mode=False, enable_monitoring=False,
-            theme=gr.themes.Soft(**fonts), css=STYLE + zero_marks(slider_ranges(engine.recipe, engine.locked)),
+            theme=theme, css=STYLE + zero_marks(slider_ranges(engine.recipe, engine.locked)),
             footer_links=[], app_kwargs={"middleware": [_no_uploads()]},
         )  # fmt: skip
         say(f"{address} (Ctrl-C ends it){_reach(host)}")

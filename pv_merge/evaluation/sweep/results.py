@@ -137,8 +137,10 @@ def _steps(
     """Return what each step along one axis changed, with the other axes nearest to 0."""
     values = sweep.axes[name]
     pairs = list(itertools.pairwise(values))
-    wider = ((-1.0, 0.0), (0.0, 1.0), (values[0], values[-1]))
-    pairs += [p for p in wider if p not in pairs and p[0] < p[1] and set(p) <= set(values)]
+    wider = [p for p in ((-1.0, 0.0), (0.0, 1.0)) if set(p) <= set(values)]
+    if len(values) >= MONOTONE:
+        wider.append((values[0], values[-1]))
+    pairs += [p for p in wider if p not in pairs]
     home = {other: min(line, key=abs) for other, line in sweep.axes.items()}
     fixed = {**sweep.points[0], **home}
     items = {value: bench.items({**fixed, name: value}, base) for value in values}

@@ -36,6 +36,8 @@ def base_findings(
                 f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
                 Topic.BASE,
             )
+    name = _probe(base)
+    own_probe: np.ndarray | None = None  # read once
     for item in inputs:
         if (
             item.checkpoint is None
@@ -44,10 +46,11 @@ def base_findings(
             or item.polarity == "vector"
         ):
             continue
-        name = _probe(base)
         if name is None or name not in item.checkpoint:
             continue
-        cosine = _probe_cosine(base, item.checkpoint, name)
+        if own_probe is None:
+            own_probe = _flat(base, name)
+        cosine = _cosine(own_probe, _flat(item.checkpoint, name))
         if cosine < RELATED:
             yield error(
                 f"{item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {base_model}?",
@@ -69,12 +72,14 @@ def _probe(base: Checkpoint) -> str | None:
     )
 
 
-def _probe_cosine(base: Checkpoint, other: Checkpoint, name: str) -> float:
-    left, right = (side.float32(name).ravel() for side in (base, other))
+def _flat(checkpoint: Checkpoint, name: str) -> np.ndarray:
+    return checkpoint.float32(name).ravel().astype(np.float64)
+
+
+def _cosine(left: np.ndarray, right: np.ndarray) -> float:
     if left.shape != right.shape:
         return 0.0
     if np.array_equal(left, right):
         return 1.0
-    wide = left.astype(np.float64), right.astype(np.float64)
-    scale = float(np.linalg.norm(wide[0]) * np.linalg.norm(wide[1]))
-    return float(wide[0] @ wide[1]) / scale if scale else 0.0
+    scale = float(np.linalg.norm(left) * np.linalg.norm(right))
+    return float(left @ right) / scale if scale else 0.0
