@@ -145,5 +145,8 @@ class Checkpoint:
         import shutil
 
         for name in TOKENIZER_FILES:
-            if (self.folder / name).exists():
-                shutil.copy(self.folder / name, target / name)
+            path = self.folder / name
+            if path.exists() and not path.is_file():
+                raise PvMergeError(f"{path}: is not an ordinary file")
+            if path.exists():
+                shutil.copy(path, target / name)

@@ -117,6 +117,13 @@ def test_weights_that_are_no_ordinary_file(tmp_path: Path) -> None:
         _ = Checkpoint(folder).names
 
 
+def test_a_tokenizer_that_is_no_ordinary_file(tmp_path: Path) -> None:
+    folder = Path(save(tiny(), tmp_path / "model"))
+    os.mkfifo(folder / "tokenizer.json")
+    with pytest.raises(PvMergeError, match=r"tokenizer\.json: is not an ordinary file"):
+        Checkpoint(folder).copy_companions(tmp_path)
+
+
 def test_names_that_no_file_system_takes() -> None:
     with pytest.raises(PvMergeError, match="the name is too long"):
         Checkpoint("./" + "n" * 300)
