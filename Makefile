@@ -29,60 +29,37 @@ $(READY): pyproject.toml constraints.txt
 	$(if $(PYTHON),,$(error Python 3.11 or later was not found; name it: make PYTHON=/path/to/python3))
 	$(call heading,Setting up .venv (once; PyTorch is the largest part))
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs,ui]'
 	@touch $@
 
 # ---- the main job on a real model --------------------------------------------------------------
 
 BASE := ./models/smollm2-135m-instruct
-PREFERENCES := polite concise
-# With TRAIN=1, train the policies here; without, take those that ship.
-POLICIES := $(if $(filter 1,$(TRAIN)),./runs,./recipes/quickstart/policies)
-VECTORS := $(PREFERENCES:%=vectors/%/preference_vector.json)
-RECIPE := recipes/quickstart/polite.yml
-HELDOUT := recipes/quickstart/data/polite-heldout.jsonl
-PROMPT := I failed my driving test again.
 
-quickstart test test-fast test-llama: export HF_HUB_OFFLINE := 1
+test test-fast test-llama: export HF_HUB_OFFLINE := 1
 
-.PHONY: quickstart
+.PHONY: quickstart playground
 quickstart: $(READY)  ## fetch, extract, merge and measure on a 135 M model (TRAIN=1: train first)
-	$(call heading,1. The base model: SmolLM2-135M-Instruct)
-	$(BIN)/pv-merge fetch smollm2-135m-instruct -o $(BASE)
-ifeq ($(TRAIN),1)
-	$(call heading,1b. Two policies for each preference (about 25 minutes on 2 cores))
-	$(BIN)/pv-train dpo recipes/quickstart/train.yml --resume
-	$(BIN)/pv-train dpo recipes/quickstart/train-concise.yml --resume
-endif
-	$(call heading,2. A preference vector from each pair of policies)
-	@mkdir -p vectors merged runs
-	@echo '$(POLICIES)' | cmp -s - vectors/.policies || echo '$(POLICIES)' > vectors/.policies
-	@$(MAKE) $(VECTORS)
-	$(call heading,3. Base + polite vector with the stock mergekit-yaml)
-	@$(MAKE) merged/.polite
-	$(call heading,4. Held-out pairs and one question for eta from -1 to 1)
-	@for input in Makefile vectors/polite/preference_vector.json $(RECIPE) $(HELDOUT); do \
-		if [ $$input -nt runs/quickstart/results.jsonl ]; then rm -rf runs/quickstart; fi; done
-	$(BIN)/pv-merge sweep $(RECIPE) --eta polite=-1,-0.5,0,0.5,1 --pairs polite=$(HELDOUT) \
-		--prompt "$(PROMPT)" -o ./runs/quickstart
-	$(call heading,Done: ./vectors and ./merged/polite; recipes/README.md says what to try next)
+	$(BIN)/pv-merge quickstart . $(if $(filter 1,$(TRAIN)),--train)
 
-vectors/.policies:
-	@mkdir -p vectors && echo '$(POLICIES)' > $@
-
-$(VECTORS): vectors/%/preference_vector.json: vectors/.policies \
-		$(POLICIES)/%/positive/adapter_model.safetensors $(POLICIES)/%/negative/adapter_model.safetensors
-	@rm -rf vectors/$*
-	$(BIN)/pv-merge extract $(POLICIES)/$*/positive $(POLICIES)/$*/negative -o ./vectors/$*
-
-merged/.polite: $(RECIPE) vectors/polite/preference_vector.json
-	@rm -rf merged/polite
-	$(BIN)/mergekit-yaml $(RECIPE) ./merged/polite
-	@touch $@
+playground: $(READY) $(BASE)/config.json  ## a page in the browser with a slider for each preference
+	HF_HUB_OFFLINE=1 $(BIN)/pv-merge ui recipes/quickstart/playground.yml
 
 # ---- checks ------------------------------------------------------------------------------------
 
-.PHONY: test test-fast lint format
+.PHONY: test test-fast lint format docs release
+docs: $(READY)  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+release: $(READY)  ## build wheel and sdist, and check both and the changelog
+	@version=$$($(BIN)/pv-merge --version | sed 's/.* //'); \
+	grep -q "^## \[$$version\]" CHANGELOG.md || { echo "CHANGELOG.md has no section [$$version]" >&2; exit 1; }
+	rm -rf dist
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet build twine
+	.venv-release/bin/python -m build
+	.venv-release/bin/python -m twine check --strict dist/*
+
 test: $(READY)  ## run every test, those on a real model among them
 	$(BIN)/python -m pytest
 
@@ -161,7 +138,7 @@ bench: $(READY)  ## time merges against stock mergekit (makes its own inputs, ab
 
 .PHONY: clean
 clean:  ## remove caches and what quickstart made, but not models, trained policies or .venv
-	rm -rf $(PREFERENCES:%=vectors/%) vectors/.policies merged/polite merged/.polite
-	rm -rf runs/quickstart build dist
+	rm -rf vectors/polite vectors/concise merged/polite runs/quickstart runs/quickstart.json
+	rm -rf site build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pv_merge trainers tests recipes -name __pycache__ -prune -exec rm -rf {} +

@@ -67,7 +67,7 @@ def main(work: Path, sizes: str, preferences: str, points: str, repeats: int, ou
     from benchmarks.show import plot, table
 
     table(results)
-    plot(results, output.with_suffix(".png"))
+    plot(results, Path("docs/images/speed.png"))
 
 
 def _processor() -> str:

@@ -120,7 +120,7 @@ def main(
         record = write(trait, folder)
         if judge and (folder / "pairs-candidates.jsonl").exists():
             record["as_judge"] = as_judge(trait, trait.writer, folder / "pairs-candidates.jsonl")
-        record |= {"command": command_line(), "threads": torch.get_num_threads()}
+        record |= {"command": command_line("benchmarks.traits"), "threads": torch.get_num_threads()}
         found.setdefault(name, {})[route] = record
         RESULT.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         click.echo(f"{name}, {route}: {json.dumps(record, ensure_ascii=False)[:400]}")

@@ -126,9 +126,9 @@ def explain_os_error(error: OSError, path: object, verb: str = "written") -> PvM
     ``verb`` says what was tried: ``read`` or ``written``.
     """
     if error.errno == errno.ENOENT:
-        return PvMergeError(f"{path}: {_absent(Path(str(path)), verb)}")
+        return PvMergeError(f"{path}: {_absent(Path(str(path)), verb)}", Topic.FOLDER)
     reason = _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
-    return PvMergeError(f"{path}: cannot be {verb}: {reason}")
+    return PvMergeError(f"{path}: cannot be {verb}: {reason}", Topic.FOLDER)
 
 
 @contextmanager

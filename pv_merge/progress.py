@@ -78,7 +78,7 @@ class Lines(Progress):
         now = time.monotonic()
         said = self._said.get(task.id)
         tenth = int(10 * task.completed / task.total) if task.total else 0
-        if said is None:
+        if said is None or tenth < said.tenth:  # new, or started anew
             self._said[task.id] = _Said(now, task.completed, now, tenth)
             return
         passed = now - said.at

@@ -19,15 +19,16 @@ from hub_client import connected
 from transformers import AutoModelForCausalLM
 
 import pv_merge
+import trainers
 from pv_merge.artifacts.vector import PreferenceVector
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.push import push
 from pv_merge.hub.push_plan import PushOptions
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 
 from models import pair, recipe
 from policies import adapted, save_adapter, say
-from train_tiny import pair_rows, save_base, write_rows
+from train_tiny import config, pair_rows, save_base, write_config, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_EXAMPLE = {"__version__", "PvMergeError", "ExtractOptions", "PushOptions"}
@@ -45,10 +46,11 @@ def make_home(home: Path) -> None:
         say(folder, preference=preference, polarity=side, base_model={"path": str(base)})
     for name, sides in {"polite": ("positive", "negative"), "brief": ("short", "long")}.items():
         policies = [home / side for side in sides]
-        extract(*policies, home / "vectors" / name, Options(low_rank=True))
+        extract(*policies, home / "vectors" / name, ExtractOptions(low_rank=True))
     document = recipe("./base", pair("./positive", "./negative", 1.0, "polite"))
     (home / "recipe.yml").write_text(yaml.safe_dump(document))
     write_rows(home / "pairs.jsonl", pair_rows(8))
+    write_config(home / "train.yml", config(Path(), Path("./base"), Path("./pairs.jsonl")))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,15 @@ def test_the_example_of(name: str, home: Path) -> None:
         test.globs = {}
         result = runner.run(test, out=said.append)
         assert not result.failed, "".join(said)
+
+
+@pytest.mark.slow
+def test_training_as_a_function(home: Path) -> None:
+    (test,) = doctest.DocTestFinder().find(trainers.train, "train")
+    said: list[str] = []
+    assert not doctest.DocTestRunner(verbose=False).run(test, out=said.append).failed, "".join(said)
+    assert (home / "run/positive/adapter_config.json").exists()
+    assert set(dir(trainers)) >= {"train", "train_sft", "train_reward"}
 
 
 def test_every_name_is_listed_typed_and_documented() -> None:

@@ -66,6 +66,21 @@ def test_a_resumed_run_counts_its_own_steps_for_the_time_left(run: Run) -> None:
     assert lines(console)[0] == "polite positive: step 23 of 40, loss 0.043, 2:50 left"
 
 
+def test_a_task_that_is_started_anew_counts_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(pv_merge.progress.time, "monotonic", lambda: now[0])
+    console = blind()
+    display = progress(console=console)
+    task = display.add_task("measuring", total=None)
+    for _ in range(2):
+        display.update(task, total=2, completed=0)
+        for done in (1, 2):
+            now[0] += 3
+            display.update(task, completed=done)
+    half, whole = "measuring: 50%, 0:03 left", "measuring: 100%, 0:00 left"
+    assert lines(console) == [half, whole, half, whole]
+
+
 def test_what_is_over_in_a_moment_says_nothing(run: Run) -> None:
     console = blind()
     run(progress(console=console), 0.04, 0)

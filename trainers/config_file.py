@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from pv_merge.artifacts.names import name_problem
 from pv_merge.data.documents import parse_yaml_value, read_yaml
 from pv_merge.data.settings import DatasetSettings, PairsDataset
 from pv_merge.errors import PvMergeError, did_you_mean, raise_all, unknown_keys
@@ -78,6 +79,8 @@ def _read(kind: type[AnySettings], path: str | Path, overrides: tuple[str, ...])
 def _conflicts(settings: TrainingSettings) -> list[str]:
     """Return what does not go together."""
     found = []
+    if isinstance(settings, DPOSettings) and (line := name_problem(settings.preference)):
+        found.append(f"preference: {line}")
     held_out = getattr(settings, "eval_dataset", None)
     if settings.early_stopping_patience is not None and held_out is None:
         found.append("early_stopping_patience needs an eval_dataset")

@@ -15,7 +15,7 @@ def merging() -> list[str]:
         "",
         f"{data['machine']['cores']} cores, {data['machine']['processor']}; medians, whole processes, files in the page cache.",
         "",
-        "![](../benchmarks/results.png)",
+        "![](images/speed.png)",
         "",
     ]
     for entry in data["merges"]:

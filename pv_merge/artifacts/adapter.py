@@ -6,23 +6,17 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.arithmetic.low_rank_rows import Factors
 from pv_merge.artifacts.adapter_config import AdapterConfig, Settled, read_adapter_config
-from pv_merge.artifacts.byte_ranges import ranges_in, read_float32
-from pv_merge.artifacts.checkpoint import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    Checkpoint,
-)
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pv_merge.artifacts.weights_file import TensorInfo, WeightsFile
-from pv_merge.errors import PvMergeError, raise_all
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+from pv_merge.errors import PvMergeError, Topic, raise_all
 
 PREFIX = "base_model.model."
 _KEY = re.compile(
@@ -36,7 +30,6 @@ _OTHER_TENSORS = {
 }
 """Parts of the names of tensors besides A and B, and what they are."""
 _HEAD = "lm_head"
-_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class Pair(NamedTuple):
@@ -85,6 +78,10 @@ class Adapter:
         return pair.embedding or (self.transposed and not module.endswith(_HEAD))
 
     @cached_property
+    def _file(self) -> WeightsFile:
+        return WeightsFile(self.folder / ADAPTER_WEIGHTS)
+
+    @cached_property
     def pairs(self) -> dict[str, Pair]:
         """A and B of each module, by the module's name in the base model, from the header alone."""
         infos = self._file.infos
@@ -123,7 +120,7 @@ class Adapter:
             if any(len(shape) != 2 for shape in shapes):
                 yield f"{module}: A and B have shapes {shapes}; only those of matrices are merged"
                 continue
-            if {pair.a.dtype, pair.b.dtype} - set(_FLOATS):
+            if not (pair.a.floating and pair.b.floating):
                 yield f"{module}: A and B are stored as {pair.a.dtype}, {pair.b.dtype}, not as floats"
             rank = settled[module].rank
             if not shapes[0][0] == shapes[1][1] == rank:
@@ -140,47 +137,52 @@ class Adapter:
     @cached_property
     def modules(self) -> dict[str, LowRank]:
         """The change of each adapted module, by the module's name in the base model."""
-        pairs = self.pairs
-        tensors = self._tensors()
+        self._refuse_not_finite()
         return {
             module: LowRank(
-                tensors[pair.first],
-                tensors[pair.second],
+                self._file.tensor(pair.first),
+                self._file.tensor(pair.second),
                 self._settled[module].scale,
                 self._flipped(module, pair),
                 pair.embedding,
             )
-            for module, pair in pairs.items()
+            for module, pair in self.pairs.items()
         }
+
+    @property
+    def changes(self) -> dict[str, LowRank]:
+        """The change of each adapted weight, by the weight's name in the base model."""
+        return {weight_name(module): change for module, change in self.modules.items()}
+
+    def change(self, name: str) -> LowRank | None:
+        """Return the change of one weight, or None where the adapter leaves it alone."""
+        if not name.endswith(".weight"):
+            return None
+        return self.modules.get(name.removesuffix(".weight"))
 
     @cached_property
     def factors(self) -> dict[str, Factors]:
-        """The same change of each module in float32, without torch."""
-        values = self._values()
+        """The same without torch, in float32."""
+        self._refuse_not_finite()
         return {
             module: Factors(
-                values[pair.first],
-                values[pair.second],
+                self._file.float32(pair.first),
+                self._file.float32(pair.second),
                 self._settled[module].scale,
                 self._flipped(module, pair),
             )
             for module, pair in self.pairs.items()
         }
 
-    def _values(self) -> dict[str, np.ndarray]:
-        import numpy as np
-
-        found = {key: read_float32(place) for key, place in ranges_in(self._file).items()}
-        for key, values in found.items():
-            if not np.isfinite(values).all():
-                raise PvMergeError(
-                    f"{self._file.path}: {key} holds values that are not finite; did its training diverge?"
-                )
-        return found
-
-    def _tensors(self) -> dict[str, Tensor]:
-        self._values()  # checks them
-        return {key: self._file.tensor(key) for key in self._file.infos}
+    def _refuse_not_finite(self) -> None:
+        for pair in self.pairs.values():
+            for key in (pair.first, pair.second):
+                if not np.isfinite(self._file.float32(key)).all():
+                    raise PvMergeError(
+                        f"{self._file.path}: {key} holds values that are not finite; did its training "
+                        "diverge?",
+                        Topic.FINITE,
+                    )
 
     def problems(self, base: Checkpoint) -> list[str]:
         """Return one line for each adapted module that the base lacks or has in another shape."""
@@ -205,6 +207,11 @@ class Adapter:
                 found.append(
                     f"{self}: adapts {name} as {list(shape)}, the base {base} has "
                     f"{list(base.infos[name].shape)}; was it trained from another base?"
+                )
+            elif not base.infos[name].floating:
+                found.append(
+                    f"{self}: adapts {name}, which the base {base} stores as "
+                    f"{base.infos[name].dtype}; name the base before it was quantized"
                 )
         return found
 

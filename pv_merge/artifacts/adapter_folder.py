@@ -12,8 +12,9 @@ from torch import Tensor
 from pv_merge.arithmetic.dtypes import dtype_named
 from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter import PREFIX, stores_transposed
-from pv_merge.artifacts.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint
+from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
+from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pv_merge.artifacts.tensor_files import save_tensors
 
 

@@ -20,8 +20,6 @@ from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.errors import PvMergeError
 
-_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
-
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -147,17 +145,6 @@ class Files:
         self._open.clear()
 
 
-def read_bytes(place: Range) -> np.ndarray:
-    """Return all bytes of a tensor."""
-    found = np.empty(place.nbytes, np.uint8)
-    file = OpenFile(place.path)
-    try:
-        file.read_into(found.data, place.offset)
-    finally:
-        file.close()
-    return found
-
-
 def parts_of(place: Range, size: int = 1 << 22) -> Iterator[memoryview]:
     """Yield a tensor's bytes, some millions at a time; each part lasts until the next."""
     buffer = np.empty(min(size, place.nbytes), np.uint8)
@@ -169,18 +156,6 @@ def parts_of(place: Range, size: int = 1 << 22) -> Iterator[memoryview]:
             yield part
     finally:
         file.close()
-
-
-def read_float32(place: Range) -> np.ndarray:
-    """Return a tensor in float32, which holds bfloat16 and float16 exactly, in its shape."""
-    raw = read_bytes(place)
-    if place.dtype == "BF16":
-        values = (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-    elif place.dtype in _NUMPY:
-        values = raw.view(_NUMPY[place.dtype]).astype(np.float32, copy=False)
-    else:
-        raise PvMergeError(f"{place.path}: holds {place.dtype} where weights are expected")
-    return values.reshape(place.shape)
 
 
 class Memory(threading.local):

@@ -8,18 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ModelFiles, model_files
 from pv_merge.artifacts.reference import local_folder
 from pv_merge.artifacts.weights_file import TensorInfo, WeightsFile
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -76,25 +74,17 @@ class Checkpoint:
         return model.get("vocab") if isinstance(model, dict) else None
 
     @cached_property
+    def _files(self) -> ModelFiles:
+        return model_files(self.folder)
+
+    @property
     def files(self) -> list[Path]:
         """The safetensors files, in order."""
-        index = self.folder / INDEX_NAME
-        if index.exists():
-            names = sorted(set(read_object(index)["weight_map"].values()))
-        else:
-            names = sorted(path.name for path in self.folder.glob("*.safetensors"))
-        if not names:
-            pickles = list(self.folder.glob("*.bin")) + list(self.folder.glob("*.pth"))
-            hint = "; convert its pickled weights to safetensors first" if pickles else ""
-            raise PvMergeError(f"{self.folder}: holds no safetensors weights{hint}")
-        return [self.folder / name for name in names]
+        return self._files.paths
 
     @cached_property
     def parts(self) -> list[WeightsFile]:
         """The safetensors files, each with its header."""
-        for path in self.files:
-            if not path.exists():
-                raise PvMergeError(f"{path}: missing, though the index names it")
         return [WeightsFile(path) for path in self.files]
 
     @cached_property
@@ -112,7 +102,16 @@ class Checkpoint:
     @cached_property
     def infos(self) -> dict[str, TensorInfo]:
         """Dtype and shape of every tensor, from the headers alone (and without torch)."""
+        self._files.refuse_other_names(self.parts)
         return {name: info for part in self.parts for name, info in part.infos.items()}
+
+    def float32(self, name: str) -> np.ndarray:
+        """Return one weight in float32, without torch."""
+        return self._places[name].float32(name)
+
+    def raw(self, name: str) -> np.ndarray:
+        """Return one tensor's bytes, memory-mapped, without torch."""
+        return self._places[name].raw(name)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor, memory-mapped, in its stored dtype."""
@@ -146,5 +145,8 @@ class Checkpoint:
         import shutil
 
         for name in TOKENIZER_FILES:
-            if (self.folder / name).exists():
-                shutil.copy(self.folder / name, target / name)
+            path = self.folder / name
+            if path.exists() and not path.is_file():
+                raise PvMergeError(f"{path}: is not an ordinary file")
+            if path.exists():
+                shutil.copy(path, target / name)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import PvMergeError
 
 
 def compare_headers(base: str, folders: Sequence[str]) -> None:
-    """Raise ``PvMergeError`` where a local folder's tensors differ in shape from the base's."""
+    """Raise ``PvMergeError`` where a local folder's tensors differ in shape or kind from the base's."""
     if not Path(base).is_dir():
         return
     reference = Checkpoint(base)
     for folder in folders:
         if Path(folder).is_dir():
-            problems = shape_problems(reference, Checkpoint(folder))
+            other = Checkpoint(folder)
+            problems = shape_problems(reference, other) + kind_problems(reference, other)
             if problems:
                 raise PvMergeError(problems[0])
 
@@ -42,3 +44,42 @@ def shape_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
             cause = "were both trained from it?"
         problems.append(f"{other}: has {said} ({base}); {cause}")
     return problems
+
+
+def kind_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
+    """Return a line if there are tensors that are no floats, unless they are equal buffers.
+
+    Integers and booleans are not numbers to subtract (masks, positions, quantized weights), so
+    they are only taken where base and ``other`` have the same.
+    """
+    found = []
+    for name, info in base.infos.items():
+        if name not in other or (info.floating and other.infos[name].floating):
+            continue
+        theirs = other.infos[name]
+        if (info.dtype, info.shape) != (theirs.dtype, theirs.shape):
+            found.append(
+                f"{other}: stores {name} as {theirs.dtype}, the base {base} as {info.dtype}; only "
+                "floats are merged (is one of them quantized?)"
+            )
+        elif not _equal_bytes(base, other, name):
+            found.append(
+                f"{other}: the buffer {name} differs from the base's, and {info.dtype} is not merged"
+            )
+    return found[:1]
+
+
+def unmergeable(base: Checkpoint) -> list[str]:
+    """Return a line if the base stores weights in a dtype that cannot be read as numbers."""
+    names = [name for name, info in base.infos.items() if info.dtype not in SIZES]
+    if not names:
+        return []
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [
+        f"{base}: stores {names[0]}{more} as {base.infos[names[0]].dtype}, which cannot be merged; name "
+        "the model before it was quantized"
+    ]
+
+
+def _equal_bytes(base: Checkpoint, other: Checkpoint, name: str) -> bool:
+    return base.raw(name).tobytes() == other.raw(name).tobytes()

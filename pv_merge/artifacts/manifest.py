@@ -144,15 +144,6 @@ def said_in(folder: str, name: str) -> bool | None:
     return manifest.said_protected(name) if manifest else None
 
 
-def published(data: Any) -> Any:
-    """Return a manifest's data without the paths of this machine: of an absolute one, its name."""
-    if isinstance(data, dict):
-        return {key: published(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [published(value) for value in data]
-    return public_path(data) if isinstance(data, str) else data
-
-
 def public_path(text: str) -> str:
     """Return an absolute path's last part, and any other text as it is."""
     if PurePosixPath(text).is_absolute() or text.startswith("~"):

@@ -12,7 +12,7 @@ from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.arithmetic.low_rank_rows import Factors
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.fit import shape_problems
+from pv_merge.artifacts.fit import kind_problems, shape_problems
 from pv_merge.artifacts.manifest import RUN_MANIFEST, BaseNote, Manifest, read_manifest
 from pv_merge.artifacts.reference import local_folder
 from pv_merge.errors import PvMergeError
@@ -58,7 +58,7 @@ class Policy:
         if self.adapter is not None:
             return self.adapter.problems(base)
         assert self.checkpoint is not None
-        found = shape_problems(base, self.checkpoint)
+        found = shape_problems(base, self.checkpoint) + kind_problems(base, self.checkpoint)
         missing = [name for name in base.names if name not in self.checkpoint]
         extra = [name for name in self.checkpoint.names if name not in base]
         if missing:
@@ -76,8 +76,11 @@ class Policy:
     def change(self, name: str) -> LowRank | None:
         """Return the low-rank change of a weight; None where an adapter leaves it alone."""
         assert self.adapter is not None
-        module = name.removesuffix(".weight")
-        return self.adapter.modules.get(module) if name.endswith(".weight") else None
+        return self.adapter.change(name)
+
+    def stored(self, name: str) -> Tensor | None:
+        """Return a weight as the policy's checkpoint stores it; None where an adapter is all there is."""
+        return None if self.checkpoint is None else self.checkpoint.tensor(name)
 
     def factors(self, name: str) -> Factors | None:
         """Return the same without torch, in float32."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import category
 
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, os_errors
 
 _PART = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"({_PART}/{_PART})(?:@([\w][\w./=,+-]*))?")
@@ -154,8 +154,10 @@ def local_folder(name: str | Path) -> Path:
     ``PvMergeError`` where that cannot be done; whether a path exists is for the caller to see.
     """
     text = str(name)
-    if not is_hub_name(text):
-        return Path(name)
+    with os_errors(text, "read"):
+        _ = Path(text).exists()  # what no file system takes as a name is neither of them
+        if not is_hub_name(text):
+            return Path(name)
     hub_name = parse_hub_name(text)
     assert hub_name is not None
     return snapshot(hub_name)
@@ -176,6 +178,17 @@ def without_revision(name: str) -> str:
     """
     parsed = parse_hub_name(name) if is_hub_name(name) else None
     return parsed.repo if parsed else name
+
+
+def portable(name: str) -> str:
+    """Return a path under the current folder as one relative to it, and any other name as it is."""
+    path = Path(name)
+    if not path.is_absolute():
+        return name
+    try:
+        return f"./{path.relative_to(Path.cwd()).as_posix()}"
+    except ValueError:
+        return name
 
 
 def cached_folder(name: str | Path) -> Path | None:

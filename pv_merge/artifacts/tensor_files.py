@@ -1,4 +1,4 @@
-"""Weight files written tensor by tensor, in shards."""
+"""Which weight goes into which file, and weight files written tensor by tensor."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pv_merge.artifacts.checkpoint import INDEX_NAME, WEIGHTS_NAME
 from pv_merge.artifacts.folders import write_json
+from pv_merge.artifacts.model_files import INDEX_NAME, WEIGHTS_NAME
 from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from pv_merge.arithmetic.low_rank import LowRank
 from pv_merge.artifacts.adapter_folder import write_low_rank
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, write_json
-from pv_merge.artifacts.manifest import VECTOR_MANIFEST
+from pv_merge.artifacts.manifest import VECTOR_MANIFEST, parse_manifest
+from pv_merge.artifacts.reference import without_revision
 from pv_merge.artifacts.tensor_files import ShardWriter
 from pv_merge.artifacts.vector import PreferenceVector
 from pv_merge.errors import PvMergeError
@@ -23,7 +24,7 @@ def save_vector(
     vector: PreferenceVector, folder: Path, base: str | Path | None, dtype: str
 ) -> None:
     """Write ``vector`` into a new ``folder``; see ``PreferenceVector.save``."""
-    named = base or (vector.manifest.get("base") or {}).get("path")
+    named = base or parse_manifest(vector.manifest, vector.preference).made_from.path
     if named is None:
         raise PvMergeError(f"{vector.preference}: its base is not known; say base=FOLDER")
     origin = Checkpoint(named)
@@ -36,7 +37,7 @@ def save_vector(
             thin = {name: change for name, change in changes.items() if isinstance(change, LowRank)}
             manifest |= {
                 "form": "low-rank",
-                "rank": write_low_rank(work, thin, origin, str(named), dtype),
+                "rank": write_low_rank(work, thin, origin, without_revision(str(named)), dtype),
             }
         else:
             manifest["form"] = "dense"

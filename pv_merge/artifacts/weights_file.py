@@ -9,10 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from pv_merge.arithmetic.stored import is_weight, size_of
 from pv_merge.errors import PvMergeError, Topic, os_errors
 
 if TYPE_CHECKING:
     import torch
+
+
+KINDS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+"""numpy's kinds of what holds weights; bfloat16 as its bits."""
 
 
 class TensorInfo(NamedTuple):
@@ -23,6 +30,11 @@ class TensorInfo(NamedTuple):
     shape: tuple[int, ...]
     offset: int
     """Bytes from the start of the file."""
+
+    @property
+    def floating(self) -> bool:
+        """Whether it is a weight that can be merged, rather than a buffer or quantized."""
+        return is_weight(self.dtype)
 
     @property
     def elements(self) -> int:
@@ -69,6 +81,23 @@ class WeightsFile:
         with os_errors(self.path, "read"), self.path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
+    def raw(self, name: str) -> np.ndarray:
+        """Return one tensor's bytes, memory-mapped; ``PvMergeError`` for a dtype of unknown size."""
+        info = self.infos[name]
+        if not info.elements:
+            return np.empty(0, np.uint8)
+        nbytes = info.elements * size_of(info.dtype)
+        return np.frombuffer(self._mapped, np.uint8, nbytes, info.offset)
+
+    def float32(self, name: str) -> np.ndarray:
+        """Return one tensor of weights in float32, which holds bfloat16 and float16 exactly."""
+        info = self.infos[name]
+        if info.dtype not in KINDS:
+            raise PvMergeError(
+                f"{self.path}: {name} is stored as {info.dtype}, not as floats", Topic.DTYPE
+            )
+        return floats(self.raw(name), info.dtype).reshape(info.shape)
+
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor, memory-mapped, in its stored dtype; it outlives the file."""
         import torch
@@ -87,6 +116,15 @@ class WeightsFile:
             self._mapped, dtype=DTYPES[info.dtype], count=info.elements, offset=info.offset
         )
         return flat.view(info.shape)
+
+
+def floats(raw: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the bytes of stored weights as float32."""
+    flat = raw.view(KINDS[dtype])
+    if dtype == "BF16":
+        flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    found: np.ndarray = flat.astype(np.float32, copy=False)
+    return found
 
 
 def _nbytes(dtype: str, shape: list[int]) -> int:

@@ -15,16 +15,20 @@ COMMANDS = {
     "check": "Report every problem of a recipe before anything is read in full.",
     "evaluate": "Measure a model or a recipe: pairs, refusal, reward models, capability.",
     "chat": "Talk to the base and the mix side by side, and change eta meanwhile.",
+    "env": "Show versions, devices and plugins, for a report of a fault.",
     "export": "Write adapters for PEFT, vLLM and llama.cpp.",
     "extract": "Make a preference vector of a positive and a negative policy.",
     "fetch": "Write a small real base model, with no account and no hub.",
+    "init": "Write the files of a new preference: config, recipe, pairs.",
     "inspect": "Show norms, cosines and interference of vectors.",
     "pull": "Fetch a model, vector or policy from the Hub.",
     "push": "Publish a model, vector or policy on the Hub, with a card.",
+    "quickstart": "Fetch a small model, extract, merge and measure, in a folder of its own.",
     "report": "Say how much of each vector reached a merged model's dtype.",
     "run": "Merge, the fast way.",
     "serve-config": "Print the command line that serves any mix of vectors with vLLM.",
     "sweep": "Measure a grid of eta, merged in memory.",
+    "ui": "A page in the browser, with a slider for each preference.",
 }
 """Each command with its one-line help, so that ``--help`` imports none of them."""
 

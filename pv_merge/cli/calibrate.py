@@ -110,7 +110,13 @@ def _print(result: Calibration, console: Console) -> None:
     )
     for text, probability in result.confidence.items():
         console.print(f"  {text}: probability {probability:.2f}", highlight=False)
-    console.print(f"  expected gain of any other point: {result.gain_left:.2g}", highlight=False)
+    left = f"{result.gain_left:.2g}" if result.gain_left >= 0.001 else "under 0.001"
+    console.print(f"  expected gain of any other point: {left}", highlight=False)
+    for name in result.edges:
+        console.print(
+            f"  {name} is at the edge of its range: the best may lie beyond; say a wider --range",
+            highlight=False,
+        )
     if not result.finished:
         console.print("  more may be gained by more --evaluations (the budget ended the search)")
     console.print(f"written to {result.recipe}", highlight=False)

@@ -40,14 +40,11 @@ def command(
     """
     from rich.console import Console
 
+    from pv_merge.live.chat.engine import live_engine
     from pv_merge.live.chat.screen import talk
-    from pv_merge.live.chat.session import ChatSession, ChatSettings
-    from pv_merge.live.subject import load_subject
-    from pv_merge.live.switch import LiveMix
-    from pv_merge.recipe.opening import open_recipe
+    from pv_merge.live.chat.session import ChatSession
+    from pv_merge.live.chat.stream import ChatSettings
 
-    opened = open_recipe(recipe)
-    subject = load_subject(opened.recipe.base_model, dtype=dtype)
     settings = ChatSettings(max_new_tokens, temperature, seed, system)
-    with LiveMix(opened, subject.model) as mix:
-        talk(ChatSession(subject, mix, settings), Console(highlight=False))
+    with live_engine(recipe, dtype) as engine:
+        talk(ChatSession(engine, settings), Console(highlight=False))

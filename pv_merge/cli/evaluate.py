@@ -88,4 +88,7 @@ def _print(result: Evaluation, title: str, console: Console) -> None:
         table.add_row(name, *("" if e is None else str(e).replace("[", "\\[") for e in found))
     console.print(table)
     for name, label in result.labels.items():
-        console.print(f"  {name}: {label}", style="dim", highlight=False)
+        few = result.figures[name].few
+        console.print(f"  {name}: {label}{few}", style="dim", highlight=False)
+    if result.subject.get("base"):
+        console.print(f"  base: {result.subject['base']}", style="dim", highlight=False)

@@ -55,10 +55,13 @@ def command(
     allow_different_bases: bool,
 ) -> None:
     """Make the preference vector POSITIVE - NEGATIVE of two policies (adapters or checkpoints)."""
+    from pv_merge.arithmetic.rounding_noise import noise_warning
     from pv_merge.cli.progress import bar
-    from pv_merge.merging.extract import Options, extract
+    from pv_merge.merging.extract import ExtractOptions, extract
 
-    options = Options(base, name, form == "low-rank", rank, energy, dtype, allow_different_bases)
+    options = ExtractOptions(
+        base, name, form == "low-rank", rank, energy, dtype, allow_different_bases
+    )
     with bar("extract") as advance:
         manifest = extract(positive, negative, output, options, advance)
     measures = manifest["measures"]
@@ -66,5 +69,8 @@ def command(
         f"{manifest['preference']}: {manifest['form']} vector in {output}, ‖φ‖ {measures['norm']:.4g}, "
         f"cos(+,−) {measures['cosine_positive_negative']:+.3f}, {measures['tensors_moved']} weights move"
     )
+    share = measures.get("rounding_noise", 0.0)
+    if (line := noise_warning(share, manifest["preference"])) is not None:
+        click.echo(f"warning: {line}", err=True)
     if "relative_error" in manifest:
         click.echo(f"rank {manifest['rank']}, relative error {manifest['relative_error']:.2e}")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pv_merge.errors import PvMergeError, os_errors, raise_all
+from pv_merge.errors import PvMergeError, Topic, os_errors, raise_all
 
 JSON_BYTES = 256 << 20
 """Size of a JSON file above which it is not read: a large vocabulary has 30 MB."""
@@ -35,20 +35,25 @@ def read_text(path: str | Path, limit: int = JSON_BYTES) -> str:
         with os_errors(path, "read"):
             status = place.stat()
             if stat.S_ISDIR(status.st_mode):
-                raise PvMergeError(f"{path}: is a folder, not a file")
+                raise PvMergeError(f"{path}: is a folder, not a file", Topic.FOLDER)
             if not stat.S_ISREG(status.st_mode):
-                raise PvMergeError(f"{path}: is not an ordinary file (a pipe or a device?)")
+                raise PvMergeError(
+                    f"{path}: is not an ordinary file (a pipe or a device?)", Topic.SYNTAX
+                )
             with place.open("rb") as file:
                 content = file.read(limit + 1)
     except ValueError:  # a NUL in the name
-        raise PvMergeError(f"{str(path)!r}: is not a name of a file") from None
+        raise PvMergeError(f"{str(path)!r}: is not a name of a file", Topic.SYNTAX) from None
     if len(content) > limit:
-        raise PvMergeError(f"{path}: is larger than {limit >> 20} MiB; is it the file you mean?")
+        raise PvMergeError(
+            f"{path}: is larger than {limit >> 20} MiB; is it the file you mean?", Topic.SYNTAX
+        )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise PvMergeError(
-            f"{path}: is not text in UTF-8 (byte {error.start + 1}); was it saved in another encoding?"
+            f"{path}: is not text in UTF-8 (byte {error.start + 1}); was it saved in another encoding?",
+            Topic.SYNTAX,
         ) from None
 
 
@@ -70,7 +75,9 @@ def parse_object(text: str | bytes, where: object) -> dict[str, Any]:
 def mapping(value: Any, where: object) -> dict[str, Any]:
     """Return ``value`` if it is an object with keys; ``PvMergeError`` for any other."""
     if not isinstance(value, dict):
-        raise PvMergeError(f"{where}: expected an object with keys, got {kind_of(value)}")
+        raise PvMergeError(
+            f"{where}: expected an object with keys, got {kind_of(value)}", Topic.SYNTAX
+        )
     return value
 
 
@@ -82,11 +89,15 @@ def parse_json(text: str | bytes, where: object) -> Any:
     except RecursionError:
         raise _too_deep(where) from None
     except UnicodeDecodeError:
-        raise PvMergeError(f"{where}: is not text in UTF-8") from None
+        raise PvMergeError(f"{where}: is not text in UTF-8", Topic.SYNTAX) from None
     except ValueError as error:
-        raise PvMergeError(f"{where}: not valid JSON ({error}); was it cut short?") from None
+        raise PvMergeError(
+            f"{where}: not valid JSON ({error}); was it cut short?", Topic.SYNTAX
+        ) from None
     except _DuplicateKeyError as error:
-        raise PvMergeError(f"{where}: the key {shown(error.args[0])} stands there twice") from None
+        raise PvMergeError(
+            f"{where}: the key {shown(error.args[0])} stands there twice", Topic.SYNTAX
+        ) from None
     _bounded(value, where, halves=bool(_HALF_ESCAPE.search(written)))
     return value
 
@@ -100,22 +111,26 @@ def parse_yaml(text: str, where: object) -> dict[str, Any]:
     """Return the mapping that a YAML text holds; errors name ``where`` it comes from."""
     value = parse_yaml_value(text, where)
     if not isinstance(value, dict):
-        raise PvMergeError(f"{where}: expected keys such as base_model:, got {kind_of(value)}")
+        raise PvMergeError(
+            f"{where}: expected keys such as base_model:, got {kind_of(value)}", Topic.SYNTAX
+        )
     return value
 
 
 def parse_yaml_value(text: str, where: object) -> Any:
     """Return the value of a YAML text, of any type."""
     if len(text) > YAML_BYTES:
-        raise PvMergeError(f"{where}: is larger than {YAML_BYTES >> 20} MiB")
+        raise PvMergeError(f"{where}: is larger than {YAML_BYTES >> 20} MiB", Topic.SYNTAX)
     try:
         value = yaml.load(text, _Loader)
     except RecursionError:
         raise _too_deep(where) from None
     except yaml.YAMLError as error:
-        raise PvMergeError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise PvMergeError(
+            f"{where}: not valid YAML ({' '.join(str(error).split())})", Topic.SYNTAX
+        ) from None
     except (ValueError, OverflowError) as error:  # such as 0x_, which looks like a number
-        raise PvMergeError(f"{where}: not valid YAML ({error})") from None
+        raise PvMergeError(f"{where}: not valid YAML ({error})", Topic.SYNTAX) from None
     _bounded(value, where, halves="\\" in text, most=VALUES)
     return value
 
@@ -130,7 +145,7 @@ def validated(model: type[Model], data: Any, where: object) -> Model:
             key = ".".join(str(part) for part in item["loc"])
             said = "is required" if item["type"] == "missing" else _expected(item)
             problems[f"{where}: {key}: {said}" if key else f"{where}: {said}"] = None
-        raise_all(list(problems))
+        raise_all(list(problems), Topic.SYNTAX)
     raise AssertionError("unreachable")
 
 
@@ -226,14 +241,16 @@ def _bounded(value: Any, where: object, *, halves: bool, most: int | None = None
     while waiting:
         item, depth = waiting.pop()
         if halves and isinstance(item, str) and _HALF.search(item):
-            raise PvMergeError(f"{where}: {shown(item)} holds half a character (a lone surrogate)")
+            raise PvMergeError(
+                f"{where}: {shown(item)} holds half a character (a lone surrogate)", Topic.SYNTAX
+            )
         if not isinstance(item, dict | list):
             continue
         if depth > DEPTH:
             raise _too_deep(where)
         count += len(item)
         if most is not None and count > most:
-            raise PvMergeError(f"{where}: stands for more than {most} values")
+            raise PvMergeError(f"{where}: stands for more than {most} values", Topic.SYNTAX)
         parts = item.values() if isinstance(item, dict) else item
         if halves and isinstance(item, dict):
             waiting += [(key, depth) for key in item]
@@ -241,7 +258,7 @@ def _bounded(value: Any, where: object, *, halves: bool, most: int | None = None
 
 
 def _too_deep(where: object) -> PvMergeError:
-    return PvMergeError(f"{where}: is nested more than {DEPTH} levels deep")
+    return PvMergeError(f"{where}: is nested more than {DEPTH} levels deep", Topic.SYNTAX)
 
 
 def _expected(item: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.provenance import command_line, model_hash, versions
+from pv_merge.data.documents import parse_yaml
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.evaluation.bench import Bench, open_bench
 from pv_merge.evaluation.journal import Journal, Point, open_journal
@@ -64,7 +65,8 @@ def evaluate(
 
     ``output`` is a ``.json`` file for the results; in the ``.jsonl`` beside it is kept what is
     measured as it comes, so that a killed evaluation goes on where it was. ``etas`` replace those
-    of a recipe; ``base`` is what a model's reward margin is measured against. ``progress`` hears of the work. Raises ``PvMergeError`` where they do not apply,
+    of a recipe; ``base`` is what a model's reward margin is measured against, by default the base of
+    the recipe that a merged folder was made by. ``progress`` hears of the work. Raises ``PvMergeError`` where they do not apply,
     or a model cannot be loaded.
 
     >>> import pv_merge
@@ -91,9 +93,19 @@ def evaluate(
     if is_recipe:
         result = _recipe(place, etas or {}, measures, journal, progress)
     else:
-        result = _model(str(model), base, measures, journal, progress)
+        result = _model(str(model), base or merged_from(place), measures, journal, progress)
     write_json(target, result.to_dict())
     return result
+
+
+def merged_from(folder: Path) -> str | None:
+    """Return the base that a merged folder's own recipe names, if it lies here."""
+    recipe = folder / "mergekit_config.yml"
+    if not recipe.is_file():
+        return None
+    data = parse_yaml(recipe.read_text(encoding="utf-8"), recipe)
+    base = data.get("base_model") if isinstance(data, dict) else None
+    return base if isinstance(base, str) and Path(base).is_dir() else None
 
 
 def _recipe(

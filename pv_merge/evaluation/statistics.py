@@ -14,6 +14,22 @@ BLOCK = 1 << 20
 """Random indices drawn at a time."""
 
 
+FEW = 30
+"""Items below which a figure says how many there were."""
+
+
+def rounded(value: float, form: str = ".3g") -> str:
+    """Return a number with few digits; one that rounds to 0 has no sign."""
+    text = format(value, form)
+    return format(0.0, form) if float(text) == 0 else text
+
+
+def signed(value: float, form: str = "+.2f") -> str:
+    """Return a number with its sign; one that rounds to 0 has none."""
+    text = format(value, form)
+    return format(0.0, form.replace("+", "")) if float(text) == 0 else text
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean with its 95 % bootstrap interval, in the measure's own unit."""
@@ -30,8 +46,13 @@ class Estimate:
 
     def __str__(self) -> str:
         if self.low == self.high:
-            return f"{self.value:.3g}"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+            return rounded(self.value)
+        return f"{rounded(self.value)} [{rounded(self.low)}, {rounded(self.high)}]"
+
+    @property
+    def few(self) -> str:
+        """The number of values where it is small, as it stands behind a label; else nothing."""
+        return f", n = {self.n}" if self.n < FEW else ""
 
 
 def bootstrap(

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
-from types import TracebackType
 
 from torch import nn
 
@@ -96,10 +95,5 @@ class PreferenceController(LiveEta):
         finally:
             self._lock.release()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.reset()  # and no more, so that it can be entered again

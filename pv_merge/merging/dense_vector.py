@@ -8,36 +8,44 @@ from pathlib import Path
 
 import numpy as np
 
+from pv_merge.arithmetic.low_rank_rows import dense
+from pv_merge.arithmetic.rounding_noise import DIGITS, SAMPLE, noise_share, rounding_noise
 from pv_merge.arithmetic.stored import NAMED, is_weight
 from pv_merge.arithmetic.windows import NEGATIVE, POSITIVE, VECTOR, Rules, Strength, Sums
 from pv_merge.artifacts.byte_ranges import parts_of, ranges
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.output_files import OutputFiles
 from pv_merge.artifacts.policy import Policy
-from pv_merge.errors import Topic, raise_all
-from pv_merge.merging.layout import Sheet, Source, Weight, kind_problems
+from pv_merge.artifacts.weights_file import KINDS, floats
+from pv_merge.merging.layout import Sheet, Source, Weight
+from pv_merge.merging.policy_pair import PolicyPair
 from pv_merge.merging.stream import Pass, Target
+from pv_merge.merging.sums import VectorMeasures
 
 SIDES = ("positive", "negative")
+
+RUN = 1024
+"""Elements next to each other that are looked at for rounding noise."""
 
 
 class VectorLayout:
     """Which tensors a dense vector has: one for each of the base's, as mergekit asks for.
 
     Weights that neither side moves are zeros in the base's dtype, which is exact and half the size;
-    buffers are copied. Raises ``PvMergeError`` where a side stores a weight as whole numbers.
+    buffers are copied.
     """
 
     hint = ""
 
-    def __init__(self, base: Checkpoint, sides: Sequence[Policy], dtype: str) -> None:
-        self.base, self.sides, self._dtype = base, sides, NAMED[dtype]
+    def __init__(self, base: Checkpoint, pair: PolicyPair, dtype: str) -> None:
+        self.base, self.sides, self._dtype = base, pair.both, NAMED[dtype]
         self.places = ranges(base)
-        held = (side.checkpoint for side in sides)
+        held = (side.checkpoint for side in self.sides)
         self.inputs = {found.folder: ranges(found) for found in held if found is not None}
-        raise_all(kind_problems(self.places, self.inputs), Topic.DTYPE)
         weights = [name for name, place in self.places.items() if is_weight(place.dtype)]
-        self._moved = {name for name in weights if any(self._moves(side, name) for side in sides)}
+        self._moved = {
+            name for name in weights if any(self._moves(side, name) for side in self.sides)
+        }
 
     @property
     def elements(self) -> int:
@@ -81,11 +89,50 @@ class VectorLayout:
         sheet = Sheet((0,), members, (tuple(Strength(1.0) for _ in found),), False)
         return Weight(name, self.places[name], tuple(found), tuple(found.values()), (sheet,))
 
+    def noise(self, name: str) -> float:
+        """Return the expected Σ error² of a weight's φ that comes from sides stored in 16 bits."""
+        held = [side.checkpoint for side in self.sides if side.checkpoint is not None]
+        narrow = [found for found in held if found.infos[name].dtype in DIGITS]
+        elements = self.places[name].elements
+        if not narrow or not elements or name not in self._moved:
+            return 0.0
+        first, second = (self._sample(side, name) for side in self.sides)
+        weights, dtype = _sample_of(narrow[0], name), narrow[0].infos[name].dtype
+        return rounding_noise(first - second, weights, dtype, len(narrow)) * elements
+
+    def _sample(self, side: Policy, name: str) -> np.ndarray:
+        """Return some elements of a side's delta."""
+        if side.checkpoint is not None:
+            own, base = _sample_of(side.checkpoint, name), _sample_of(self.base, name)
+            delta: np.ndarray = own - base
+            return delta
+        change = side.factors(name)
+        if change is None:
+            return np.zeros(1, np.float32)
+        whole = dense(change).ravel()
+        return np.concatenate([whole[at : at + n] for at, n in _runs(whole.size)])
+
     def _source(self, side: Policy, name: str, sign: float) -> Source | None:
         if side.checkpoint is not None:
             return self.inputs[side.checkpoint.folder][name]
         change = side.factors(name)
         return None if change is None else change.times(sign)
+
+
+def _sample_of(checkpoint: Checkpoint, name: str) -> np.ndarray:
+    """Return some elements of a stored tensor in float32."""
+    dtype = checkpoint.infos[name].dtype
+    raw = checkpoint.raw(name).view(KINDS[dtype])
+    found = np.concatenate([raw[start : start + count] for start, count in _runs(raw.size)])
+    return floats(found.view(np.uint8), dtype)
+
+
+def _runs(elements: int) -> list[tuple[int, int]]:
+    """Return (start, count) of what is looked at of a tensor: all, or runs spread over it."""
+    if elements <= SAMPLE:
+        return [(0, elements)]
+    step = elements // (SAMPLE // RUN)
+    return [(start, RUN) for start in range(0, elements - RUN, step)]
 
 
 class Measures:
@@ -116,7 +163,7 @@ class Measures:
         with self._lock:
             self._parts[name, start] = found
 
-    def to_dict(self) -> dict[str, float | int]:
+    def to_dict(self) -> VectorMeasures:
         """Return norms, the cosine of the sides, and how many tensors move."""
         table = np.array([self._parts[key] for key in sorted(self._parts)]).reshape(-1, 4)
         positive, negative, both, phi = (float(value) for value in table.sum(0))
@@ -134,15 +181,15 @@ class Measures:
 def write_difference(
     work: Path,
     base: Checkpoint,
-    sides: Sequence[Policy],
+    pair: PolicyPair,
     dtype: str,
     advance: Callable[[int, int], None],
-) -> dict[str, float | int]:
+) -> VectorMeasures:
     """Write positive − negative for every weight, and return its measures.
 
     ``advance`` is told (elements done, elements in all).
     """
-    layout = VectorLayout(base, sides, dtype)
+    layout = VectorLayout(base, pair, dtype)
     measures = Measures(dtype in ("float32", "float64"))
     done = 0
 
@@ -156,4 +203,8 @@ def write_difference(
         Pass(layout, [Target({}, files, measures)], moved).run()
     finally:
         files.close()
-    return measures.to_dict()
+    found = measures.to_dict()
+    noise = sum(map(layout.noise, layout.places))
+    if noise:
+        found["rounding_noise"] = noise_share(noise, found["norm"] ** 2)
+    return found

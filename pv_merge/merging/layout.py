@@ -17,7 +17,6 @@ from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.arithmetic.windows import NEGATIVE, POSITIVE, VECTOR, Rules, Strength, Sums
 from pv_merge.artifacts.byte_ranges import Range, ranges
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.errors import Topic, raise_all
 from pv_merge.recipe.opened import OpenRecipe, Part, Stored
 
 Source = Range | Factors
@@ -99,21 +98,8 @@ class Collector(Protocol):
         """Take those of the elements of a weight from ``start`` on."""
 
 
-def kind_problems(
-    places: Mapping[str, Range], inputs: Mapping[Path, Mapping[str, Range]]
-) -> list[str]:
-    """Return a line for each input whose tensor is a buffer where the base's is a weight, or so."""
-    return [
-        f"{folder}: {name} is stored as {group[name].dtype}, the base's as {place.dtype}; whole "
-        "numbers are no weights, and a buffer must equal the base's"
-        for name, place in places.items()
-        for folder, group in inputs.items()
-        if name in group and is_weight(group[name].dtype) != is_weight(place.dtype)
-    ]
-
-
 class Layout:
-    """A recipe's weights. Raises ``PvMergeError`` for inputs that hold something else than weights."""
+    """A recipe's weights."""
 
     hint = " parameters: not_finite: keep_base leaves the base as it is there"
     """What messages say can be done about values that are not finite."""
@@ -126,7 +112,6 @@ class Layout:
         self.cast = NAMED[recipe.dtype] if recipe.dtype else None
         self.out = NAMED[recipe.out_dtype] if recipe.out_dtype else None
         self.round_to = NAMED[recipe.round_to] if recipe.round_to else None
-        raise_all(kind_problems(self.places, self.inputs), Topic.DTYPE)
 
     @property
     def base(self) -> Checkpoint:

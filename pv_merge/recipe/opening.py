@@ -7,12 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.fit import unmergeable
 from pv_merge.artifacts.reference import local_folder, parse_reference
-from pv_merge.errors import PvMergeError, Topic
-from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings
+from pv_merge.errors import PvMergeError, Topic, raise_all
+from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings, noise_findings
 from pv_merge.recipe.checks.finding import Finding, error, raise_errors, warning
 from pv_merge.recipe.checks.fit import input_findings
-from pv_merge.recipe.checks.roles import preference_findings, protected_findings
+from pv_merge.recipe.checks.roles import (
+    polarity_findings,
+    preference_findings,
+    protected_findings,
+)
 from pv_merge.recipe.checks.same_base import base_findings
 from pv_merge.recipe.open_input import OpenInput
 from pv_merge.recipe.opened import OpenRecipe
@@ -72,7 +77,9 @@ class _Opening:
             inputs = self._inputs(recipe, base, where)
             self._add(where, base_findings(recipe.base_model, inputs, base, deep))
             self._add(where, dtype_findings(recipe, base, inputs))
+            self._add(where, noise_findings(base, inputs))
             self._add(where, finite_findings(base, inputs) if deep else [])
+            self._add(where, polarity_findings(inputs))
             self._add(where, protected_findings(recipe, inputs))
             if not problems and len(inputs) == len(recipe.inputs):
                 opened = self._whole(recipe, base, inputs)
@@ -92,7 +99,8 @@ class _Opening:
                     f"{recipe.base_model}: no such folder (base_model)", Topic.FOLDER
                 )
             base = Checkpoint(recipe.base_model)
-            _ = base.config, base.infos
+            _ = base.config
+            raise_all(unmergeable(base), Topic.DTYPE)
         except PvMergeError as reason:
             self._refused(recipe, reason)
             return None

@@ -14,7 +14,7 @@ from pv_merge.artifacts.manifest import (
     VECTOR_MANIFEST,
     BaseNote,
     parse_manifest,
-    published,
+    public_path,
     read_manifest,
 )
 from pv_merge.errors import PvMergeError
@@ -82,14 +82,15 @@ def test_same_base_by_hash_then_by_path() -> None:
     assert from_other_bases({"x": "1", "y": "2", "z": None}, "1") == ["y"]
 
 
-def test_what_is_published_names_no_place_of_the_machine() -> None:
-    data = {
-        "base": {"path": "/home/alice/models/base", "weights_sha256": "ab"},
-        "positive": {"path": "./runs/positive", "dataset": {"path": "C:\\data\\pairs.jsonl"}},
-        "inputs": ["~/vectors/polite", "alice/base@main"],
-    }
-    assert published(data) == {
-        "base": {"path": "base", "weights_sha256": "ab"},
-        "positive": {"path": "./runs/positive", "dataset": {"path": "pairs.jsonl"}},
-        "inputs": ["polite", "alice/base@main"],
-    }
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/home/alice/models/base", "base"),
+        ("~/vectors/polite", "polite"),
+        ("C:\\data\\pairs.jsonl", "pairs.jsonl"),
+        ("./runs/positive", "./runs/positive"),
+        ("alice/base@main", "alice/base@main"),
+    ],
+)
+def test_what_is_published_names_no_place_of_the_machine(path: str, shown: str) -> None:
+    assert public_path(path) == shown

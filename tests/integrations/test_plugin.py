@@ -328,7 +328,7 @@ def test_from_a_wheel_in_a_clean_environment(
     """Build a wheel and install it where only the other packages come from this environment."""
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pv_merge", "trainers"):
+    for name in ("pv_merge", "trainers", "recipes/quickstart"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pv_merge.data.instructions import load_examples
-from pv_merge.data.pairs import Pair, load_pairs
+from pv_merge.data.pairs import FORMATS, Pair, load_pairs
 from pv_merge.data.settings import InstructionDataset, PairsDataset
 from pv_merge.errors import PvMergeError
 
@@ -318,3 +318,14 @@ def test_real_instructions(name: str) -> None:
     if not (SHARED / name).exists():
         pytest.skip(f"{SHARED / name} is not here")
     assert len(load_examples(InstructionDataset(path=str(SHARED / name))).examples) >= 990
+
+
+def test_a_format_from_outside(tmp_path, monkeypatch):
+    def ranked(row, label):
+        """prompt and answers, the best first."""
+        return Pair((("user", row["prompt"]),), row["answers"][0], row["answers"][-1])
+
+    monkeypatch.setitem(FORMATS, "ranked", ranked)
+    path = write_rows(tmp_path / "r.jsonl", [{"prompt": "Hi", "answers": ["a", "b", "c"]}])
+    (pair,) = load_pairs(PairsDataset(path=str(path), format="ranked")).pairs
+    assert (pair.chosen, pair.rejected) == ("a", "c")

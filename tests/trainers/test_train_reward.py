@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pv_merge.artifacts.reward import known_prompts
 from pv_merge.data.prompts import Prompt
 from pv_merge.errors import PvMergeError
-from pv_merge.evaluation.measures.reward import RewardMeasure, RewardModel
+from pv_merge.evaluation.measures.reward import RewardMeasure
+from pv_merge.evaluation.reward_model import RewardModel
 from trainers.cli import main
 from trainers.config_file import read_reward_settings
 from trainers.reward import train_reward

@@ -153,3 +153,11 @@ def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
     assert done.stdout.rstrip().endswith("[]")
     # CPU time, which a busy machine does not stretch
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a=b", ".."])
+def test_names_that_would_become_paths(tmp_path: Path, good: dict[str, Any], name: str) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump({**good, "preference": name}))
+    with pytest.raises(PvMergeError, match=r"preference: .* cannot be the name of a preference"):
+        read_settings(path)

@@ -21,6 +21,9 @@ CUE = 0.75
 LONGER = 1.15
 """Ratio of the mean lengths from which that cue is one."""
 
+FEW = 0.2
+"""Share kept below which the writer is said to be too weak."""
+
 
 @contextmanager
 def watched() -> Iterator[Callable[[Writing], Callable[[], None]]]:
@@ -91,6 +94,8 @@ def _lines(found: Pairs) -> Iterator[str]:
         yield f"[yellow]{escape(manifest['judge_note'])}[/]"
     for role, cost in manifest["cost"].items():
         yield _spent(role, cost, manifest["kept"])
+    if manifest["kept"] < FEW * manifest["written"]:
+        yield "[yellow]few were kept: the writer hardly shows the trait; take a larger one, and a model as judge[/]"
     lacking = manifest["identity"]["pairs"] - manifest["kept"]
     if lacking > 0:
         yield f"[yellow]{lacking} fewer than asked for: the prompts ended, or too many failed[/]"

@@ -95,6 +95,10 @@ def calibrate(
             f"{folder}/calibration.json has them all; widen a bound or a --range"
         )
     result.recipe = path
+    best = result.best.eta
+    result.edges = [
+        n for n, line in axes.items() if len(line) > 1 and best[n] in (line[0], line[-1])
+    ]
     return result
 
 

@@ -74,6 +74,8 @@ class Calibration:
     """Number of candidates."""
     finished: bool = False
     """Whether the search ended because nothing more was to be gained, not for lack of budget."""
+    edges: list[str] = field(default_factory=list)
+    """Preferences whose suggested eta is the first or the last of its candidates."""
     recipe: Path | None = None
     """The recipe with the suggested eta, once it is written."""
 

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from pv_merge.evaluation.statistics import Estimate
+from pv_merge.evaluation.statistics import FEW, Estimate, rounded, signed
 from pv_merge.evaluation.sweep.pictures import point_name
 from pv_merge.evaluation.sweep.results import Sweep
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-FEW = 30
-"""Items below which a figure says how many there were."""
 
 
 def page(sweep: Sweep, pictures: Sequence[Path], provenance: Mapping[str, Any]) -> str:
@@ -66,18 +63,6 @@ def environment() -> Environment:
         for name, eta in point.items()
     )
     return found
-
-
-def rounded(value: float, form: str = ".3g") -> str:
-    """Return a number with few digits; one that rounds to 0 has no sign."""
-    text = format(value, form)
-    return format(0.0, form) if float(text) == 0 else text
-
-
-def signed(value: float, form: str = "+.2f") -> str:
-    """Return a number with its sign; one that rounds to 0 has none."""
-    text = format(value, form)
-    return format(0.0, form.replace("+", "")) if float(text) == 0 else text
 
 
 def cell(estimate: Estimate) -> Markup:

@@ -8,10 +8,13 @@ from typing import Any
 
 from pv_merge.artifacts.folders import write_json
 from pv_merge.errors import harmless_text
-from pv_merge.evaluation.statistics import Estimate
+from pv_merge.evaluation.statistics import Estimate, signed
 from pv_merge.evaluation.sweep.page import page
 from pv_merge.evaluation.sweep.pictures import point_name
 from pv_merge.evaluation.sweep.results import Step, Sweep
+
+WIDTH = 12
+"""Characters of a column's heading, so that four figures fit into 80 columns."""
 
 
 def summary(sweep: Sweep, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -63,14 +66,14 @@ def print_tables(sweep: Sweep, console: Any) -> None:
         for name in sweep.axes:
             table.add_column(f"η {name}", justify="right", no_wrap=True)
         for name in shown:
-            heading = name.replace(".", "\n.").replace("_", "\n_")
-            table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column(_heading(name), justify="right", no_wrap=True)
         for point, figures in zip(sweep.points, sweep.figures, strict=True):
             etas = [f"{point[name]:g}" for name in sweep.axes]
             table.add_row(*etas, *(_lines(figures.get(name)) for name in shown))
         console.print(table)
         for name in shown:
-            console.print(f"  {name}: {sweep.labels[name]}", style="dim", highlight=False)
+            few = next((found[name].few for found in sweep.figures if name in found), "")
+            console.print(f"  {name}: {sweep.labels[name]}{few}", style="dim", highlight=False)
         if not fits:
             console.print("  the other figures are in report.html and summary.json", style="dim")
         for preference, rhos in sweep.rho.items():
@@ -90,7 +93,7 @@ def print_answers(sweep: Sweep, console: Any) -> None:
     for place, prompt in enumerate(sweep.prompts):
         console.print(f"\n[bold]{_plain(prompt)}[/bold]", highlight=False)
         for item in sweep.answers:
-            name = ", ".join(f"{p} {item['point'][p]:+g}" for p in sweep.axes)
+            name = ", ".join(f"{p} {signed(item['point'][p], '+g')}" for p in sweep.axes)
             console.print(
                 f"  [cyan]{name}[/cyan]  {_plain(item['answers'][place])}", highlight=False
             )
@@ -100,7 +103,14 @@ def step_text(step: Step) -> str:
     """Return one step in words."""
     change = step.change
     sure = "" if change.low > 0 or change.high < 0 else " (the interval holds 0)"
-    return f"{step.preference} {step.before:g} → {step.after:g}: {step.figure} {change.value:+.3g} [{change.low:+.3g}, {change.high:+.3g}]{sure}"
+    return f"{step.preference} {step.before:g} → {step.after:g}: {step.figure} {signed(change.value, '+.3g')} [{signed(change.low, '+.3g')}, {signed(change.high, '+.3g')}]{sure}"
+
+
+def _heading(name: str) -> str:
+    """Return a figure's name on two short lines; the list below the table has the whole one."""
+    first, _, rest = name.partition(".")
+    lines = [first, rest.replace("_", " ")] if rest else [first]
+    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)
 
 
 def _lines(estimate: Estimate | None) -> str:
@@ -113,7 +123,8 @@ def _figures(figures: dict[str, Estimate]) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """Return text that rich prints as it is, on one line."""
+    """Return text that rich prints as it is, with its line breaks but no empty lines."""
     from rich.markup import escape
 
-    return escape(harmless_text(" ".join(text.split())))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    return escape(harmless_text("\n    ".join(line for line in lines if line)))

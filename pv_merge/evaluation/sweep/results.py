@@ -61,6 +61,10 @@ class Sweep:
         return self.figures[index].get(figure)
 
 
+MONOTONE = 4
+"""Points of eta from which on a rank correlation is told."""
+
+
 def summarise(
     bench: Bench,
     axes: Axes,
@@ -79,7 +83,6 @@ def summarise(
         }
         better |= measure.better()
     sweep = Sweep(axes, grid, figures, bench.estimates(base, base), labels, better, answers=answers)
-    sweep.rho = {name: correlations(sweep, name) for name in axes}
     sweep.goals = [name for name in sweep.headlines if better.get(name)]
     if len(sweep.goals) > 1:
         rows = [[better[g] * found[g].value for g in sweep.goals] for found in figures]
@@ -87,20 +90,31 @@ def summarise(
     groups = {f: getattr(m, "groups", None) for m in measures for f in m.labels()}
     for name in axes:
         sweep.steps += _steps(bench, sweep, name, base, groups)
+    sweep.rho = {name: correlations(sweep, name) for name in axes}
     return sweep
 
 
 def correlations(sweep: Sweep, preference: str) -> dict[str, float]:
-    """Return Spearman's ρ of eta against each headline figure.
+    """Return Spearman's ρ of eta against each headline figure that eta moves.
 
-    With several preferences it is the mean of ρ over the lines of the grid along this one, the
+    Of fewer than four points it says nothing, nor where the interval of the change from the first
+    to the last holds 0. With several preferences it is the mean of ρ over the lines of the grid along this one, the
     others standing still.
     """
     values = sweep.axes[preference]
-    if len(values) < 2:
+    if len(values) < MONOTONE:
         return {}
+    ends = (preference, values[0], values[-1])
+    still = {
+        step.figure
+        for step in sweep.steps
+        if (step.preference, step.before, step.after) == ends
+        and step.change.low <= 0 <= step.change.high
+    }
     found = {}
     for figure in sweep.headlines:
+        if figure in still:
+            continue
         lines: dict[str, list[tuple[float, float]]] = {}
         for point, figures in zip(sweep.points, sweep.figures, strict=True):
             rest = point_key({k: v for k, v in point.items() if k != preference})
@@ -108,7 +122,9 @@ def correlations(sweep: Sweep, preference: str) -> dict[str, float]:
             assert eta is not None
             if figure in figures:
                 lines.setdefault(rest, []).append((eta, figures[figure].value))
-        rhos = [spearman(*zip(*line, strict=True)) for line in lines.values() if len(line) > 1]
+        rhos = [
+            spearman(*zip(*line, strict=True)) for line in lines.values() if len(line) >= MONOTONE
+        ]
         rhos = [rho for rho in rhos if not math.isnan(rho)]
         if rhos:
             found[figure] = sum(rhos) / len(rhos)
@@ -121,7 +137,10 @@ def _steps(
     """Return what each step along one axis changed, with the other axes nearest to 0."""
     values = sweep.axes[name]
     pairs = list(itertools.pairwise(values))
-    pairs += [p for p in ((-1.0, 0.0), (0.0, 1.0)) if p not in pairs and set(p) <= set(values)]
+    wider = [p for p in ((-1.0, 0.0), (0.0, 1.0)) if set(p) <= set(values)]
+    if len(values) >= MONOTONE:
+        wider.append((values[0], values[-1]))
+    pairs += [p for p in wider if p not in pairs]
     home = {other: min(line, key=abs) for other, line in sweep.axes.items()}
     fixed = {**sweep.points[0], **home}
     items = {value: bench.items({**fixed, name: value}, base) for value in values}

@@ -10,12 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from pv_merge.artifacts.base_hash import from_other_bases, known_hash, weights_hash
-from pv_merge.artifacts.checkpoint import (
-    ADAPTER_CONFIG,
-    Checkpoint,
-    is_adapter,
-)
+from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST, Manifest, read_manifest
+from pv_merge.artifacts.model_files import ADAPTER_CONFIG
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.errors import PvMergeError, raise_all
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pv_merge.errors import PvMergeError, did_you_mean
-from pv_merge.live.chat.session import SIDES, ChatSession
+from pv_merge.live.chat.engine import SIDES
+from pv_merge.live.chat.session import ChatSession
 
 HELP = {
     "/eta NAME VALUE": "change a preference's eta in the mix, as in /eta helpful 0.8",
@@ -14,7 +15,7 @@ HELP = {
     "/history": "show the conversation",
     "/clear": "forget the conversation",
     "/help": "show this",
-    "/quit": "leave; so does Ctrl-D. Ctrl-C stops an answer",
+    "/quit": "leave; so does Ctrl-D. Ctrl-C stops what is being said",
 }
 NAMES = tuple(usage.split()[0] for usage in HELP)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from rich.console import Console
@@ -15,14 +15,15 @@ from rich.text import Text
 from pv_merge.artifacts.cache import cache_folder
 from pv_merge.errors import PvMergeError, harmless_text
 from pv_merge.live.chat.commands import NAMES, Quit, etas_text, run_command
-from pv_merge.live.chat.session import SIDES, ChatSession, Side
+from pv_merge.live.chat.engine import SIDES, Side
+from pv_merge.live.chat.session import ChatSession
 
 
 def talk(session: ChatSession, console: Console) -> None:
     """Read lines until they end: each is a command or a question to both sides."""
     console.print(Text(f"base | mix: {etas_text(session.etas)}; /help shows the commands"))
     try:
-        for line in typed_lines(console, session.mix.recipe.preferences):
+        for line in typed_lines(console, session.engine.recipe.preferences):
             if not line:
                 continue
             try:
@@ -38,36 +39,56 @@ def talk(session: ChatSession, console: Console) -> None:
 
 def show_answers(session: ChatSession, question: str, console: Console) -> None:
     """Ask both sides and show their answers side by side, while they are being made."""
+    together = session.engine.together
     said: dict[Side, str] = {}
-    titles: dict[Side, str] = {"base": "base", "mix": f"mix: {etas_text(session.etas)}"}
 
-    def columns() -> Table:
+    def columns(height: int | None = None) -> Table:
         grid = Table.grid(expand=True)
+        width = (console.width - 1) // 2
         for _ in SIDES:
-            grid.add_column(ratio=1)
-        panels = [
-            Panel(Text(said.get(side, "")), title=Text(titles[side]), title_align="left")
-            for side in SIDES
-        ]
-        grid.add_row(*panels)
+            grid.add_column(width=width)
+        grid.add_row(*[_panel(side, said, session, width, height, together) for side in SIDES])
         return grid
 
     def show(side: Side, text: str) -> None:
         said[side] = harmless_text(text.strip())
-        live.update(columns(), refresh=True)
+        live.update(columns(console.height), refresh=True)
 
     if not console.is_terminal:
         turn = session.ask(question, lambda side, text: None)
-        said.update({side: harmless_text(text) for side, text in turn.answers.items()})
-        console.print(columns())
-        return
-    # A terminal that is too low shows the beginning while it grows, and all of it at the end.
-    with Live(columns(), console=console, auto_refresh=False) as live:
-        turn = session.ask(question, show)
-        said.update({side: harmless_text(text) for side, text in turn.answers.items()})
-        live.update(columns(), refresh=True)
+    else:
+        # On a screen of its own a frame is drawn anew as a whole, whatever size it has become.
+        with Live(console=console, auto_refresh=False, screen=True) as live:
+            turn = session.ask(question, show)
+    said.update({side: harmless_text(text) for side, text in turn.answers.items()})
+    together = True  # nobody waits any more
+    console.print(columns())
     if turn.stopped:
         console.print(Text("stopped", style="yellow"))
+
+
+def _panel(
+    side: Side,
+    said: Mapping[Side, str],
+    session: ChatSession,
+    width: int,
+    height: int | None,
+    together: bool,
+) -> Panel:
+    """Return a side's answer in a frame; of one that is too long for ``height``, the end."""
+    title = "base" if side == "base" else f"mix: {etas_text(session.etas)}"
+    text = Text(said.get(side, ""))
+    if side == "mix" and side not in said and not together:
+        text = Text("answers after the base", style="dim")
+    lines = list(text.wrap(Console(width=width - 4), width - 4))
+    head = []
+    if len(title) > width - 6:  # a frame cuts its title, and every eta is to be seen
+        head = [*Text(title, style="dim").wrap(Console(width=width - 4), width - 4), Text("")]
+        title = side
+    if height is not None:
+        lines = lines[-max(height - 2 - len(head), 1) :]
+    body = Text("\n").join([*head, *lines])
+    return Panel(body, title=Text(title), title_align="left")
 
 
 def typed_lines(console: Console, preferences: list[str]) -> Iterator[str]:

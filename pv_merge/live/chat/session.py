@@ -1,34 +1,13 @@
-"""A conversation that the base and the mix have at once, with one model in memory."""
+"""A conversation that the base and the mix have at once."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from types import TracebackType
 
-from pv_merge.data.encoding import encode_prompt
-from pv_merge.errors import PvMergeError
-from pv_merge.live.generation import generation_config
-from pv_merge.live.subject import Subject
-from pv_merge.live.switch import LiveMix
-
-Side = Literal["base", "mix"]
-SIDES: tuple[Side, Side] = ("base", "mix")
-
-
-@dataclass(frozen=True)
-class ChatSettings:
-    """How answers are made."""
-
-    max_new_tokens: int = 200
-    """Longest answer, in tokens."""
-    temperature: float = 0.0
-    """0 takes the likeliest token each time."""
-    seed: int = 0
-    """Of sampling; the same for both sides, so that only the weights differ."""
-    system: str | None = None
-    """System prompt."""
+from pv_merge.live.chat.engine import SIDES, Engine, Side, Stream
+from pv_merge.live.chat.stream import ChatSettings
 
 
 @dataclass
@@ -47,114 +26,129 @@ class Turn:
 class ChatSession:
     """Asks both sides each question; each remembers its own answers."""
 
-    def __init__(self, subject: Subject, mix: LiveMix, settings: ChatSettings) -> None:
-        self.subject, self.mix, self.settings = subject, mix, settings
+    def __init__(self, engine: Engine, settings: ChatSettings) -> None:
+        self.engine, self.settings = engine, settings
         self.turns: list[Turn] = []
         self._said: dict[str, float] = {}
 
     @property
     def etas(self) -> dict[str, float | None]:
         """The mix's η; None where the recipe's differs between weights."""
-        return {**self.mix.recipe.etas, **self._said}
+        return {**self.engine.recipe.etas, **self._said}
+
+    @property
+    def said(self) -> dict[str, float]:
+        """The η that were changed."""
+        return dict(self._said)
 
     def change(self, etas: Mapping[str, float]) -> None:
-        """Change η of the mix from the next question on; ``PvMergeError`` as ``LiveMix.set``."""
-        self.mix.etas_with(etas)
+        """Change η of the mix from the next question on; ``PvMergeError`` if it cannot be so."""
+        self.engine.etas_with(etas)
         self._said |= etas
 
     def take_recipe(self) -> None:
         """Take the recipe's η again."""
         self._said.clear()
 
-    def ask(self, question: str, show: Callable[[Side, str], None]) -> Turn:
+    def begin(self, question: str, *, together: bool = True) -> Exchange:
+        """Ask both sides: word by word in turns, or where that cannot be, one after the other.
+
+        Raises ``PvMergeError`` where the model cannot take the conversation.
+        """
+        settings = replace(self.settings, seed=self.settings.seed + len(self.turns) + 1)
+        streams: dict[Side, Stream] = {
+            side: self.engine.stream(side, self._turns(side, question), self._said, settings)
+            for side in SIDES
+        }
+        turn = Turn(question, self.etas)
+        self.turns.append(turn)
+        return Exchange(self, turn, streams, together and self.engine.together)
+
+    def ask(
+        self, question: str, show: Callable[[Side, str], None], *, together: bool = True
+    ) -> Turn:
         """Return the turn; ``show`` is called with each side's answer so far, as it grows.
 
-        A ``KeyboardInterrupt`` stops it: what was said until then is kept.
+        A ``KeyboardInterrupt`` stops what is being said: both sides where they speak together,
+        else this side, and the other one still answers.
         """
-        turn = Turn(question, self.etas)
-        prompts = {side: self._prompt(side, question) for side in SIDES}
-        self.turns.append(turn)
-        try:
-            for side in SIDES:
-                if side == "base":
-                    self.mix.reset()
-                else:
-                    self.mix.set(self._said)
-                turn.answers[side] = ""
-                for piece in self._stream(prompts[side]):
-                    turn.answers[side] += piece
-                    show(side, turn.answers[side])
-                turn.answers[side] = turn.answers[side].strip()
-        except KeyboardInterrupt:
-            turn.stopped = True
-        except BaseException:
-            self.turns.remove(turn)
-            raise
-        return turn
+        with self.begin(question, together=together) as exchange:
+            more = True
+            while more:
+                try:
+                    side = exchange.step()
+                    more = side is not None
+                    if side is not None:
+                        show(side, exchange.turn.answers[side])
+                except KeyboardInterrupt:
+                    exchange.stop()
+        return exchange.turn
 
     def clear(self) -> None:
         """Forget the conversation."""
         self.turns.clear()
 
-    def _prompt(self, side: Side, question: str) -> list[int]:
-        messages = [("system", self.settings.system)] if self.settings.system else []
+    def _turns(self, side: Side, question: str) -> list[tuple[str, str]]:
+        turns = [("system", self.settings.system)] if self.settings.system else []
         for turn in self.turns:
             if side in turn.answers:
-                messages += [("user", turn.question), ("assistant", turn.answers[side])]
-        try:
-            tokens = encode_prompt(self.subject.tokenizer, [*messages, ("user", question)])
-        except Exception as error:  # a chat template may raise anything, such as "no system role"
-            raise PvMergeError(f"the chat template refuses this: {error}") from None
-        limit = self.subject.max_length
-        if limit is not None and len(tokens) + self.settings.max_new_tokens > limit:
-            raise PvMergeError(
-                f"the conversation has {len(tokens)} tokens and an answer up to "
-                f"{self.settings.max_new_tokens}, the model takes {limit}; /clear starts anew"
-            )
-        return tokens
+                turns += [("user", turn.question), ("assistant", turn.answers[side])]
+        return [*turns, ("user", question)]
 
-    def _stream(self, prompt: list[int]) -> Iterator[str]:
-        """Yield pieces of an answer while another thread makes it, and stop that thread at the end."""
-        import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-        stop = threading.Event()
+class Exchange:
+    """One question while both sides answer it. As a context manager it silences them at the end."""
 
-        class Stopped(StoppingCriteria):
-            def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-                return torch.full((input_ids.shape[0],), stop.is_set(), device=input_ids.device)
+    def __init__(
+        self, session: ChatSession, turn: Turn, streams: dict[Side, Stream], together: bool
+    ) -> None:
+        self.turn, self.together = turn, together
+        self._session, self._streams = session, streams
+        self._waiting: list[Side] = list(SIDES)
 
-        model = self.subject.model
-        streamer = TextIteratorStreamer(
-            self.subject.tokenizer, skip_prompt=True, skip_special_tokens=True
-        )
-        config = generation_config(
-            self.subject, self.settings.max_new_tokens, self.settings.temperature
-        )
-        ids = torch.tensor([prompt], device=model.device)
-        failures: list[Exception] = []
-
-        def generate() -> None:
+    def step(self) -> Side | None:
+        """Let the next side say one more piece; return it, or None when both have ended."""
+        while self._waiting:
+            side = self._waiting[0]
+            self.turn.answers.setdefault(side, "")
             try:
-                with torch.inference_mode():
-                    model.generate(
-                        input_ids=ids,
-                        attention_mask=torch.ones_like(ids),
-                        generation_config=config,
-                        streamer=streamer,
-                        stopping_criteria=StoppingCriteriaList([Stopped()]),
-                    )
-            except Exception as error:
-                failures.append(error)
-                streamer.end()
+                self.turn.answers[side] += next(self._streams[side])
+            except StopIteration:
+                self._end(side)
+                continue
+            if self.together:
+                self._waiting.append(self._waiting.pop(0))
+            return side
+        return None
 
-        torch.manual_seed(self.settings.seed + len(self.turns))
-        thread = threading.Thread(target=generate, daemon=True)
-        thread.start()
-        try:
-            yield from streamer
-        finally:
-            stop.set()
-            thread.join()
-        if failures:
-            raise PvMergeError(f"the model failed: {failures[0]}")
+    def __iter__(self) -> Iterator[Side]:
+        while (side := self.step()) is not None:
+            yield side
+
+    def stop(self) -> None:
+        """Stop what is being said: both sides where they speak together, else the one that does."""
+        self.turn.stopped = True
+        for side in list(self._waiting) if self.together else self._waiting[:1]:
+            self._end(side)
+
+    def _end(self, side: Side) -> None:
+        self._streams[side].close()
+        self._waiting.remove(side)
+        if side in self.turn.answers:
+            self.turn.answers[side] = self.turn.answers[side].strip()
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._waiting:
+            self.turn.stopped = True
+            for side in list(self._waiting):
+                self._end(side)
+        if kind is not None and kind is not GeneratorExit:
+            self._session.turns.remove(self.turn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.fit import shape_problems
+from pv_merge.artifacts.fit import kind_problems, shape_problems
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note, warning
 from pv_merge.recipe.open_input import OpenInput
@@ -90,6 +90,8 @@ def base_is_narrow(base: Checkpoint) -> bool:
 def _names(base: Checkpoint, other: Checkpoint) -> Iterator[Finding]:
     for line in shape_problems(base, other):
         yield error(line, Topic.BASE)
+    for line in kind_problems(base, other):
+        yield error(line, Topic.DTYPE)
     missing = [name for name in base.names if name not in other]
     extra = [name for name in other.names if name not in base]
     if missing:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
-from pv_merge.artifacts.byte_ranges import ranges, read_float32
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note
@@ -74,7 +73,7 @@ def _probe(base: Checkpoint) -> str | None:
 
 
 def _flat(checkpoint: Checkpoint, name: str) -> np.ndarray:
-    return read_float32(ranges(checkpoint)[name]).ravel().astype(np.float64)
+    return checkpoint.float32(name).ravel().astype(np.float64)
 
 
 def _cosine(left: np.ndarray, right: np.ndarray) -> float:
