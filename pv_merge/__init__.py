@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pv_merge.hub.push_plan import PushOptions as PushOptions
     from pv_merge.integrations.export import export as export
     from pv_merge.live.controller import PreferenceController as PreferenceController
-    from pv_merge.merging.extract import Options as ExtractOptions
+    from pv_merge.merging.extract import ExtractOptions as ExtractOptions
     from pv_merge.merging.extract import extract as extract
     from pv_merge.merging.inspection import inspect as inspect
     from pv_merge.merging.report import report as report
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     load = PreferenceVector.load
 
 _PLACES = {
-    "ExtractOptions": "pv_merge.merging.extract:Options",
+    "ExtractOptions": "pv_merge.merging.extract:ExtractOptions",
     "PreferenceController": "pv_merge.live.controller:PreferenceController",
     "PreferenceVector": "pv_merge.artifacts.vector:PreferenceVector",
     "PushOptions": "pv_merge.hub.push_plan:PushOptions",

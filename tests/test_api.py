@@ -24,7 +24,7 @@ from pv_merge.artifacts.vector import PreferenceVector
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.push import push
 from pv_merge.hub.push_plan import PushOptions
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 
 from models import pair, recipe
 from policies import adapted, save_adapter, say
@@ -46,7 +46,7 @@ def make_home(home: Path) -> None:
         say(folder, preference=preference, polarity=side, base_model={"path": str(base)})
     for name, sides in {"polite": ("positive", "negative"), "brief": ("short", "long")}.items():
         policies = [home / side for side in sides]
-        extract(*policies, home / "vectors" / name, Options(low_rank=True))
+        extract(*policies, home / "vectors" / name, ExtractOptions(low_rank=True))
     document = recipe("./base", pair("./positive", "./negative", 1.0, "polite"))
     (home / "recipe.yml").write_text(yaml.safe_dump(document))
     write_rows(home / "pairs.jsonl", pair_rows(8))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.preference import (
     capped_eta,
     consensus,
@@ -19,7 +20,7 @@ from pv_merge.arithmetic.preference import (
     orthogonalize,
     preference_vector,
 )
-from pv_merge.arithmetic.rounding import BLOCK, Rounder
+from pv_merge.arithmetic.rounding import Rounder
 from pv_merge.arithmetic.terms import Controls, Part, PreferenceInputs
 
 STEP = BLOCK

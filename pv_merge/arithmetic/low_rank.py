@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from pv_merge.arithmetic.low_rank_rows import Factors, dense
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+from pv_merge.errors import PvMergeError, Topic
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,36 @@ class LowRank:
         return replace(self, a=self.b.T, b=self.a.T, transposed=transposed)
 
 
-def concatenated(parts: list[tuple[float, LowRank]]) -> LowRank:
+def concatenated(parts: Sequence[tuple[float, LowRank]], name: str = "") -> LowRank:
     """Return Σ coefficient · change as one change of the summed rank, exactly.
 
     The scale of each part goes into B, so that the whole has scale 1: [c₁s₁B₁ | c₂s₂B₂] [A₁; A₂].
+    It is stored as a lookup table's if any part is, else the way the first one is. Raises
+    ``PvMergeError`` where the parts are not of one shape; ``name`` says of which weight.
     """
     import torch
 
-    a = torch.cat([part.a.float() for _, part in parts])
+    embedding = any(part.embedding for _, part in parts)
+    transposed = embedding or parts[0][1].transposed
+    held = [(coefficient, part.stored(transposed)) for coefficient, part in parts]
+    if len({(part.b.shape[0], part.a.shape[1]) for _, part in held}) > 1:
+        raise PvMergeError(
+            f"{name}: the vectors' shapes differ; are they of the same base?", Topic.BASE
+        )
+    a = torch.cat([part.a.float() for _, part in held])
     b = torch.cat(
-        [part.b.float() * (coefficient * part.scale) for coefficient, part in parts], dim=1
+        [part.b.float() * (coefficient * part.scale) for coefficient, part in held], dim=1
     )
-    return LowRank(a, b, 1.0, parts[0][1].transposed, parts[0][1].embedding)
+    return LowRank(a, b, 1.0, transposed, embedding)
+
+
+def summed(vectors: Iterable[tuple[float, Mapping[str, LowRank]]]) -> dict[str, LowRank]:
+    """Return Σ coefficient · vector, weight by weight, of (coefficient, changes by weight)."""
+    parts: dict[str, list[tuple[float, LowRank]]] = {}
+    for coefficient, changes in vectors:
+        for name, change in changes.items():
+            parts.setdefault(name, []).append((coefficient, change))
+    return {name: concatenated(held, name) for name, held in parts.items()}
 
 
 def low_rank_dot(a1: Tensor, b1: Tensor, a2: Tensor, b2: Tensor) -> float:

@@ -11,12 +11,14 @@ def shares(gram: Sequence[Sequence[float]], reached: Sequence[float]) -> list[fl
     """Return how much of each step arrived: c that minimizes ‖r − Σ c_p s_p‖.
 
     ``gram[p][q]`` is ⟨s_p, s_q⟩ of the intended steps s = η·φ, ``reached[p]`` is ⟨r, s_p⟩ of the
-    change r that the output shows. Steps that are zero get the share 1.
+    change r that the output shows. Steps that are zero get the share 1, those that are not finite
+    (where the base's values stayed) the share 0.
     """
     matrix = np.array(gram, np.float64).reshape(len(reached), len(reached))
     wanted = np.array(reached, np.float64)
-    moving = np.flatnonzero(matrix.diagonal() > 0)
-    result = np.ones(len(reached))
+    finite = np.isfinite(matrix.diagonal()) & np.isfinite(wanted)
+    moving = np.flatnonzero((matrix.diagonal() > 0) & finite)
+    result = np.where(finite, 1.0, 0.0)
     if moving.size:
         part = matrix[np.ix_(moving, moving)]
         result[moving] = np.linalg.lstsq(part, wanted[moving], rcond=None)[0]

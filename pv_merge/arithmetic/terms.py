@@ -61,7 +61,9 @@ class PreferenceInputs(Generic[Part]):
         """Return the same with every tensor in one dimension."""
         return self.mapped(lambda tensor: tensor.reshape(-1))
 
-    def window(self: PreferenceInputs[Tensor], window: slice) -> PreferenceInputs[Tensor]:
+    def window(
+        self: PreferenceInputs[Tensor], window: slice[int, int, int]
+    ) -> PreferenceInputs[Tensor]:
         """Return the same with a part of every (flat) tensor."""
         return self.mapped(lambda tensor: tensor[window])
 

@@ -149,6 +149,17 @@ class Adapter:
             for module, pair in self.pairs.items()
         }
 
+    @property
+    def changes(self) -> dict[str, LowRank]:
+        """The change of each adapted weight, by the weight's name in the base model."""
+        return {weight_name(module): change for module, change in self.modules.items()}
+
+    def change(self, name: str) -> LowRank | None:
+        """Return the change of one weight, or None where the adapter leaves it alone."""
+        if not name.endswith(".weight"):
+            return None
+        return self.modules.get(name.removesuffix(".weight"))
+
     @cached_property
     def factors(self) -> dict[str, Factors]:
         """The same without torch, in float32."""

@@ -11,13 +11,14 @@ from pv_merge.errors import PvMergeError
 
 
 def compare_headers(base: str, folders: Sequence[str]) -> None:
-    """Raise ``PvMergeError`` where a local folder's tensors differ in shape from the base's."""
+    """Raise ``PvMergeError`` where a local folder's tensors differ in shape or kind from the base's."""
     if not Path(base).is_dir():
         return
     reference = Checkpoint(base)
     for folder in folders:
         if Path(folder).is_dir():
-            problems = shape_problems(reference, Checkpoint(folder))
+            other = Checkpoint(folder)
+            problems = shape_problems(reference, other) + kind_problems(reference, other)
             if problems:
                 raise PvMergeError(problems[0])
 

@@ -75,8 +75,7 @@ class Policy:
     def change(self, name: str) -> LowRank | None:
         """Return the low-rank change of a weight; None where an adapter leaves it alone."""
         assert self.adapter is not None
-        module = name.removesuffix(".weight")
-        return self.adapter.modules.get(module) if name.endswith(".weight") else None
+        return self.adapter.change(name)
 
     def stored(self, name: str) -> Tensor | None:
         """Return a weight as the policy's checkpoint stores it; None where an adapter is all there is."""

@@ -46,8 +46,8 @@ def combined(left: PreferenceVector, right: PreferenceVector, sign: float) -> Pr
         if not all(isinstance(h, LowRank) or h.is_floating_point() for _, h in held):
             continue
         thin = [(factor, change) for factor, change in held if isinstance(change, LowRank)]
-        if len(thin) == len(held) and len({change.transposed for _, change in thin}) == 1:
-            changes[name] = concatenated(thin)
+        if len(thin) == len(held):
+            changes[name] = concatenated(thin, name)
         else:
             changes[name] = torch.stack(
                 [vector.dense(name).float() * factor for factor, vector in parts]

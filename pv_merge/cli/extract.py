@@ -57,9 +57,11 @@ def command(
     """Make the preference vector POSITIVE - NEGATIVE of two policies (adapters or checkpoints)."""
     from pv_merge.arithmetic.rounding_noise import noise_warning
     from pv_merge.cli.progress import bar
-    from pv_merge.merging.extract import Options, extract
+    from pv_merge.merging.extract import ExtractOptions, extract
 
-    options = Options(base, name, form == "low-rank", rank, energy, dtype, allow_different_bases)
+    options = ExtractOptions(
+        base, name, form == "low-rank", rank, energy, dtype, allow_different_bases
+    )
     with bar("extract") as advance:
         manifest = extract(positive, negative, output, options, advance)
     measures = manifest["measures"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from pv_merge.merging.inspection import Inspection
 
 
 @click.command("inspect")
@@ -34,7 +37,7 @@ def command(vectors: tuple[str, ...], as_json: bool, plot: str | None) -> None:
         _print(figures)
 
 
-def _print(figures: dict[str, Any]) -> None:
+def _print(figures: Inspection) -> None:
     from rich.console import Console
     from rich.table import Table
 

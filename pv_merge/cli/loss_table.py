@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from pv_merge.merging.loss import MergeReport
 
-def print_report(report: Mapping[str, Any], out: str) -> None:
+
+def print_report(report: MergeReport, out: str) -> None:
     """Print a row for each preference, and a warning where too little of one arrived."""
     from rich.console import Console
     from rich.table import Table

@@ -8,6 +8,7 @@ from typing import Any
 
 from pv_merge.errors import PvMergeError
 from pv_merge.hub.card.card import write_card
+from pv_merge.merging.loss import MergeReport
 from pv_merge.merging.run import Advance, run, run_grid
 from pv_merge.recipe.checks.finding import warning
 from pv_merge.recipe.grid import checked_axes, points
@@ -23,7 +24,7 @@ def merge(
     device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
-) -> dict[str, Any]:
+) -> MergeReport:
     """Merge a recipe into the new folder ``output``; return the loss report, empty without one.
 
     The weights are mergekit's, bit for bit, and the folder holds the card that a push would write.
@@ -52,7 +53,7 @@ def merge_grid(
     device: str = "cpu",
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, MergeReport]:
     """Merge a recipe at every point of a grid of eta in one read; return the reports by folder.
 
     Each point becomes a model in a folder of its own, named after its etas, with the same bytes as

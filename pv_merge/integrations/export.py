@@ -14,8 +14,8 @@ from typing import Any
 from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.manifest import EXPORT_MANIFEST
-from pv_merge.errors import PvMergeError, Topic
-from pv_merge.merging.mix import Mix
+from pv_merge.errors import PvMergeError, Topic, raise_all
+from pv_merge.merging.mix import LowRankMix, nonlinear_controls
 from pv_merge.recipe.checks.finding import Finding, note
 from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.opening import Found, open_recipe
@@ -122,6 +122,7 @@ def open_for_export(path: str | Path, options: ExportOptions, found: Found) -> O
             f"{path}: {key} changes the tokenizer, which an adapter cannot; merge with mergekit-yaml",
             Topic.MERGEKIT,
         )
+    raise_all(nonlinear_controls(recipe), Topic.CONTROL)  # whichever target it is
     kept = [finding for finding in findings if finding.topic not in ABOUT_MERGED_MODELS]
     said = {"round_to": recipe.round_to, "out_dtype": recipe.out_dtype}
     unused = [f"{key}: {value}" for key, value in said.items() if value is not None]
@@ -134,7 +135,7 @@ def open_for_export(path: str | Path, options: ExportOptions, found: Found) -> O
     return opened
 
 
-def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
+def refuse_rank(mix: LowRankMix, what: str, options: ExportOptions) -> None:
     """Raise ``PvMergeError`` for a mix whose rank is over the engine's limit."""
     if options.max_rank is not None and mix.rank > options.max_rank:
         raise PvMergeError(
@@ -143,7 +144,7 @@ def refuse_rank(mix: Mix, what: str, options: ExportOptions) -> None:
         )
 
 
-def measures(mix: Mix) -> Manifest:
+def measures(mix: LowRankMix) -> Manifest:
     """Return what a manifest says of a mix: its rank, what truncation lost, and what it lacks."""
     said: dict[str, Any] = {"rank": mix.rank, "relative_error": mix.relative_error}
     return {**said, "left_out": list(mix.left_out)} if mix.left_out else said

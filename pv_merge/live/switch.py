@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pv_merge.artifacts.vector import PreferenceVector
-from pv_merge.errors import PvMergeError, Topic, raise_all
+from pv_merge.errors import Topic, raise_all
 from pv_merge.live.controller import PreferenceController
 from pv_merge.live.live_eta import LiveEta
 from pv_merge.live.weights import LiveMerge
@@ -48,9 +47,6 @@ class LiveMix(LiveEta):
         finite, and a negative one of a protected preference, unless the recipe allows it.
         """
         self.opened.known(etas)
-        for name, value in etas.items():
-            if not math.isfinite(value):
-                raise PvMergeError(f"eta of {name} must be a finite number, got {value}")
         negative = [name for name, value in etas.items() if value < 0]
         problems = protected_problems(self.recipe, self.opened.inputs, negative)
         raise_all(problems, Topic.PROTECTED)

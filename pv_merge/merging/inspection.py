@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -20,10 +20,47 @@ STI_WEIGHTS = 32
 """Matrices it is averaged over: those of the largest mean Frobenius norm (Appendix F)."""
 
 
+class VectorFigures(TypedDict):
+    """What one vector is like."""
+
+    preference: str
+    norm: float
+    cosine_positive_negative: float | None
+    norm_by_layer: dict[str, float]
+    norm_by_kind: dict[str, float]
+
+
+class Cosines(TypedDict):
+    """cos(φ, φ) of every two vectors."""
+
+    labels: list[str]
+    matrix: list[list[float]]
+
+
+class InterferenceFigures(TypedDict):
+    """The singular task interference, over the matrices of the largest norm."""
+
+    rank: int
+    matrices: int
+    mean: float
+    by_weight: dict[str, float]
+
+
+class Inspection(TypedDict):
+    """What vectors are like, alone and together."""
+
+    kind: str
+    vectors: dict[str, VectorFigures]
+    cosines: NotRequired[Cosines]
+    sign_disagreement: NotRequired[float]
+    eigenvalues: NotRequired[list[float]]
+    interference: NotRequired[InterferenceFigures]
+
+
 def inspect(
     vectors: Mapping[str, PreferenceVector],
     advance: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Inspection:
     """Return every figure of ``vectors`` (label to vector), ready for JSON.
 
     Of one vector: ‖φ‖, cos(+,−) from its manifest, norms by layer and by kind of module. Of two or
@@ -67,7 +104,7 @@ def inspect(
                 largest.append((sum(square**0.5 for square in squares) / len(squares), name))
         advance(done, len(names))
     gram = gram + gram.tril(-1).T
-    result: dict[str, Any] = {
+    result: Inspection = {
         "kind": "inspection",
         "vectors": {
             label: {
@@ -94,7 +131,7 @@ def inspect(
 
 def _interference(
     vectors: Mapping[str, PreferenceVector], largest: Sequence[tuple[float, str]]
-) -> dict[str, Any]:
+) -> InterferenceFigures:
     chosen = [name for _, name in sorted(largest, reverse=True)[:STI_WEIGHTS]]
     values = {
         name: singular_interference(

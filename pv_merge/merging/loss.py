@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -24,6 +24,37 @@ if TYPE_CHECKING:
 REPORT_NAME = "pv_merge_report.json"
 WARN_BELOW = 0.9
 """A share below this is a warning."""
+
+
+class PreferenceLoss(TypedDict):
+    """What became of one preference."""
+
+    eta: float | None
+    norm: float | None
+    """‖φ‖, where eta is one number and not 0."""
+    relative_step: float
+    """‖η·φ‖ / ‖base‖"""
+    share: float
+    """How much of η·φ the output shows; 1 is all of it."""
+
+
+class LossFigures(TypedDict, total=False):
+    """What was lost, over some weights."""
+
+    preferences: dict[str, PreferenceLoss]
+    relative_error: float
+    """‖what the output lacks‖ / ‖Σ η·φ‖"""
+
+
+class MergeReport(LossFigures, total=False):
+    """The loss report of one merged model; empty where none was asked for."""
+
+    kind: str
+    format: int
+    layers: dict[str, LossFigures]
+    pv_merge: str
+    base_kept: dict[str, int]
+    """Weights with values that are not finite, where the base's stayed, and how many."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +115,7 @@ class LossReport:
         parts = self._parts[name]
         return reduce(operator.add, (parts[start] for start in sorted(parts)))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> MergeReport:
         """Return the report: over all weights, and by layer."""
         whole = self._nothing()
         layers: dict[str, Products] = {}
@@ -97,10 +128,12 @@ class LossReport:
         order = sorted(
             layers, key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0)
         )
+        figures = self._figures(whole)
         return {
             "kind": "merge_report",
             "format": 1,
-            **self._figures(whole),
+            "preferences": figures["preferences"],
+            "relative_error": figures["relative_error"],
             "layers": {label: self._figures(layers[label]) for label in order},
         }
 
@@ -108,11 +141,11 @@ class LossReport:
         count = len(self.etas)
         return Products(0.0, np.zeros((count, count)), np.zeros(count), 0.0)
 
-    def _figures(self, sums: Products) -> dict[str, Any]:
+    def _figures(self, sums: Products) -> LossFigures:
         intended = float(sums.gram.sum())
         missed = float(sums.change - 2 * sums.reached.sum() + intended)
         arrived = shares(sums.gram.tolist(), sums.reached.tolist())
-        preferences = {}
+        preferences: dict[str, PreferenceLoss] = {}
         for index, (name, eta) in enumerate(self.etas.items()):
             step = float(sums.gram[index, index]) ** 0.5
             preferences[name] = {
@@ -127,7 +160,7 @@ class LossReport:
         }
 
 
-def warnings(report: Mapping[str, Any]) -> list[str]:
+def warnings(report: LossFigures) -> list[str]:
     """Return a line for each preference that lost more than a tenth on its way to the output."""
     return [
         f"{name}: only {entry['share']:.0%} of eta·phi reached the output's dtype; "

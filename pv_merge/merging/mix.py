@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from pv_merge.arithmetic.low_rank import (
-    LowRank,
-    concatenated,
-    low_rank_dot,
-    truncated,
-    truncated_product,
-)
-from pv_merge.arithmetic.measures import square_sum
+from pv_merge.arithmetic.low_rank import LowRank, concatenated
 from pv_merge.arithmetic.preference import consensus, preference_vector
-from pv_merge.artifacts.weight_names import is_linear
-from pv_merge.errors import PvMergeError, raise_all
+from pv_merge.errors import PvMergeError, Topic, raise_all
+from pv_merge.merging.truncation import Truncation
 from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Mix:
+class LowRankMix:
     """Σ η·φ of each weight that moves, as ``b @ a``."""
 
     changes: dict[str, LowRank]
@@ -58,18 +51,16 @@ def low_rank_mix(
     etas: Mapping[str, float] | None = None,
     rank: int | None = None,
     advance: Callable[[int, int], None] = lambda done, total: None,
-) -> Mix:
+) -> LowRankMix:
     """Return the recipe's mix; ``etas`` replace its own.
 
     Adapters are concatenated, which is exact. With ``rank``, no weight keeps more than that: the
     best approximation, whose error is told. Raises ``PvMergeError`` for controls that are not
     linear and, without ``rank``, for inputs that are not low-rank.
     """
-    raise_all(nonlinear_controls(opened.recipe))
+    raise_all(nonlinear_controls(opened.recipe), Topic.CONTROL)
     names = opened.base.names
-    changes: dict[str, LowRank] = {}
-    left_out = []
-    square = lost = 0.0
+    taken = Truncation(rank)
     for done, name in enumerate(names, start=1):
         dense = opened.dense_inputs(name, etas)
         if dense and rank is None:
@@ -78,35 +69,17 @@ def low_rank_mix(
                 "vector of it (pv-merge extract --form low-rank), or say --rank R for a truncated one"
             )
         if dense:
-            assert rank is not None
             phi = _dense(opened, name, etas)
             if phi is not None:
-                size = square_sum(phi)
-                square += size
-                if is_linear(name, phi):
-                    a, b = truncated(phi, rank, None)
-                    changes[name] = LowRank(a, b, 1.0)
-                    lost += square_sum(phi - b @ a)
-                else:
-                    left_out.append(name)
-                    lost += size
-        else:
-            parts = opened.changes(name, etas)
-            if parts:
-                change = concatenated([(c, p.stored(parts[0][1].transposed)) for c, p in parts])
-                if rank is not None:
-                    square += low_rank_dot(change.a, change.b, change.a, change.b)
-                if rank is not None and change.a.shape[0] > rank:
-                    a, b, away = truncated_product(change.a, change.b, rank)
-                    change = replace(change, a=a, b=b)
-                    lost += away
-                changes[name] = change
+                taken.take_dense(name, phi)
+        elif parts := opened.changes(name, etas):
+            taken.take(name, concatenated(parts, name))
         advance(done, len(names))
-    if not changes:
+    if not taken.changes:
         raise PvMergeError(
             f"{opened.recipe.path}: moves no weight that an adapter can hold; is every eta 0?"
         )
-    return Mix(changes, (lost / square) ** 0.5 if square > 0 else 0.0, tuple(left_out))
+    return LowRankMix(taken.changes, taken.relative_error, tuple(taken.left_out))
 
 
 def _dense(opened: OpenRecipe, name: str, etas: Mapping[str, float] | None) -> Tensor | None:

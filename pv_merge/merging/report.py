@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pv_merge.arithmetic.blocks import block_steps, needs_whole_tensors, whole_tensor_steps
-from pv_merge.arithmetic.rounding import BLOCK
+from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.errors import PvMergeError, Topic
-from pv_merge.merging.loss import REPORT_NAME, LossReport
+from pv_merge.merging.loss import REPORT_NAME, LossReport, MergeReport
 from pv_merge.merging.products import products
 from pv_merge.recipe.opening import open_recipe
 from pv_merge.version import __version__
@@ -23,7 +22,7 @@ def report(
     path: str | Path,
     folder: str | Path,
     advance: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> MergeReport:
     """Compare the model in ``folder`` with base and recipe; write and return the loss report.
 
     ``advance`` is told (weights done, weights in all). Raises ``PvMergeError`` for a model that is
@@ -35,7 +34,7 @@ def report(
     1.0
     """
     opened, merged = open_recipe(path), Checkpoint(folder)
-    names = [name for name in opened.base.names if opened.base.infos[name].dtype[0] in "BF"]
+    names = [name for name in opened.base.names if opened.base.infos[name].floating]
     missing = [name for name in names if name not in merged]
     if missing:
         raise PvMergeError(f"{folder}: lacks {missing[0]}; is it a merge of {path}?")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.output_files import OutputFiles
 from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.merging.layout import Layout
-from pv_merge.merging.loss import REPORT_NAME, LossReport
+from pv_merge.merging.loss import REPORT_NAME, LossReport, MergeReport
 from pv_merge.merging.stream import Pass, Target
 from pv_merge.recipe.checks.roles import protected_problems
 from pv_merge.recipe.opened import OpenRecipe
@@ -32,7 +31,7 @@ def run(
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
     finish: Finish = lambda folder, name: None,
-) -> dict[str, Any]:
+) -> MergeReport:
     """Merge a recipe (its path, or already open) into the new folder ``output`` and return the loss report.
 
     ``found`` is told the check's warnings and notes, ``advance`` (elements done, elements in all);
@@ -61,7 +60,7 @@ def run_grid(
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
     finish: Finish = lambda folder, name: None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, MergeReport]:
     """Merge the recipe for every point of etas in one read; return the reports by folder name.
 
     Each point becomes a model in a folder of its own under the new folder ``output``, called after
@@ -72,7 +71,7 @@ def run_grid(
     refuse_absent(device)
     opened = _open(recipe, found)
     for point in points:
-        opened.known(dict.fromkeys(point, 0.0))
+        opened.known({label: value or 0.0 for label, value in point.items()})
     negative = {label for point in points for label, value in point.items() if (value or 0) < 0}
     problems = protected_problems(opened.recipe, opened.inputs, sorted(negative))
     raise_all([f"{opened.recipe.path}: {line}" for line in problems], Topic.PROTECTED)
@@ -123,7 +122,7 @@ def _stream(
     threads: int | None,
     device: str,
     advance: Advance,
-) -> list[dict[str, Any]]:
+) -> list[MergeReport]:
     """Write one model for each place, (etas, folder, name), in one pass; return their reports."""
     layout = Layout(opened)
     done = 0
@@ -147,7 +146,7 @@ def _stream(
     finally:
         for target in targets:
             target.files.close()
-    results = []
+    results: list[MergeReport] = []
     for target, (etas, folder, _) in zip(targets, places, strict=True):
         result = target.report.to_dict() if target.report else {}
         if engine.base_kept:
@@ -173,7 +172,7 @@ def _engine(
 
 
 def companions(
-    work: Path, opened: OpenRecipe, etas: Mapping[str, float], report: dict[str, Any]
+    work: Path, opened: OpenRecipe, etas: Mapping[str, float], report: MergeReport
 ) -> None:
     """Write what belongs beside the weights: config, tokenizer, recipe, report."""
     recipe = opened.recipe

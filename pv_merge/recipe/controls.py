@@ -66,20 +66,23 @@ class Control:
     transform: Callable[[float], Transform] | None = None
     """What it makes of a whole φ, for its value; the arithmetic itself knows those without one."""
 
-    def one(self, value: object) -> Choice:
-        """Return a single value, checked. Raises ``PvMergeError`` (topic ``CONTROL``)."""
+    def one(self, value: object, label: str | None = None) -> Choice:
+        """Return a single value, checked; ``label`` is what messages call it.
+
+        Raises ``PvMergeError`` (topic ``CONTROL``, of an eta ``ETA``).
+        """
         if value is None:
             return None
         if isinstance(self.kind, tuple):
             if isinstance(value, str) and value in self.kind:
                 return value
-            raise PvMergeError(self._problem(value), Topic.CONTROL)
+            raise self._problem(value, label)
         try:
             found = _ADAPTERS[self.kind].validate_python(value)
         except ValidationError:
-            raise PvMergeError(self._problem(value), Topic.CONTROL) from None
+            raise self._problem(value, label) from None
         if isinstance(found, float) and not self.allowed(found):
-            raise PvMergeError(self._problem(found), Topic.CONTROL)
+            raise self._problem(found, label)
         return found
 
     def number(self, value: object) -> Number | None:
@@ -92,7 +95,7 @@ class Control:
         except (ValidationError, RecursionError):
             raise PvMergeError(
                 f"{self.name} must be a number, a list of numbers, or filters with values",
-                Topic.CONTROL,
+                self.topic,
             ) from None
         for number in every_value(found):
             self.one(number)
@@ -102,9 +105,15 @@ class Control:
         """Return whether a single value does anything."""
         return value not in self.neutral
 
-    def _problem(self, value: object) -> str:
+    @property
+    def topic(self) -> Topic:
+        """What a wrong value of it is about."""
+        return Topic.ETA if self.name == "eta" else Topic.CONTROL
+
+    def _problem(self, value: object, label: str | None) -> PvMergeError:
         shown = f"{value:g}" if isinstance(value, float) else repr(value)
-        return f"{self.name} must be {self.expected}, got {shown}"
+        text = f"{label or self.name} must be {self.expected}, got {shown}"
+        return PvMergeError(text, self.topic)
 
 
 _ADAPTERS: dict[type, TypeAdapter[float] | TypeAdapter[int] | TypeAdapter[bool]] = {
@@ -191,11 +200,12 @@ _BUILT_IN = (
     ),
     Control(
         "not_finite",
-        linear=True,
+        linear=False,
         scope=Scope.MERGE,
         kind=get_args(NotFinite),
         expected="one of refuse, keep_base",
         default="refuse",
+        neutral=("refuse",),
     ),
     Control(
         "allow_protected_negative",
@@ -217,6 +227,13 @@ def controls(scope: Scope | None = None) -> Mapping[str, Control]:
         for name, control in _record.items()
         if scope is None or control.scope is scope
     }
+
+
+def checked_eta(value: object, label: str = "eta") -> float:
+    """Return an eta as a number; ``PvMergeError`` where it is none, or not finite in float32."""
+    found = _record["eta"].one(value, label)
+    assert isinstance(found, float)
+    return found
 
 
 def register(control: Control) -> None:

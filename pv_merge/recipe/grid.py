@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pv_merge.errors import PvMergeError, did_you_mean
+from pv_merge.recipe.controls import checked_eta
 
 LARGE = 64
 """Points above which a sweep asks before it starts."""
@@ -45,9 +46,9 @@ def checked_axes(values: Mapping[str, Sequence[float]], preferences: Sequence[st
             raise PvMergeError(
                 f"--eta {name}: the recipe has no preference {name!r}{did_you_mean(name, preferences)}"
             )
-        if not said or not all(math.isfinite(value) for value in said):
-            raise PvMergeError(f"eta of {name}: expected finite numbers, got {list(said)}")
-        axes[name] = sorted({float(value) + 0.0 for value in said})
+        if not said:
+            raise PvMergeError(f"eta of {name}: expected numbers, got none")
+        axes[name] = sorted({checked_eta(value, f"eta of {name}") + 0.0 for value in said})
     if count(axes) == 1:
         point = ", ".join(f"{name}={values[0]:g}" for name, values in axes.items())
         raise PvMergeError(

@@ -99,7 +99,7 @@ def settings_problems(settings: Sequence[InputSettings]) -> list[Problem]:
             problems.append(Problem(f"{item.model}: {said}", Topic.POLARITY))
     for name, group in _groups(settings).items():
         for key, control in controls(Scope.PREFERENCE).items():
-            topic = Topic.ETA if key == "eta" else Topic.CONTROL
+            topic = control.topic
             values = sorted({v for item in group if (v := item.values.get(key)) is not None})
             if len(values) > 1:
                 said = " and ".join(f"{value:g}" for value in values)

@@ -52,9 +52,7 @@ class OpenInput:
     def change(self, name: str) -> LowRank | None:
         """Return an adapter's change of one weight; None where it leaves it alone."""
         assert self.adapter is not None
-        if not name.endswith(".weight"):
-            return None
-        return self.adapter.modules.get(name.removesuffix(".weight"))
+        return self.adapter.change(name)
 
     def factors(self, name: str) -> Factors | None:
         """Return the same without torch, in float32."""

@@ -13,6 +13,7 @@ from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.weight_names import layer_of
 from pv_merge.errors import PvMergeError, Topic, did_you_mean
+from pv_merge.recipe.controls import checked_eta
 from pv_merge.recipe.grouping import PreferenceSettings
 from pv_merge.recipe.open_input import OpenInput
 from pv_merge.recipe.recipe import Recipe
@@ -68,7 +69,7 @@ class OpenRecipe:
 
     def __init__(self, recipe: Recipe, base: Checkpoint, inputs: list[OpenInput]) -> None:
         self.recipe, self.base, self.inputs = recipe, base, inputs
-        floating = [name for name in base.names if base.infos[name].dtype[0] in "BF"]
+        floating = [name for name in base.names if base.infos[name].floating]
         self._settings = recipe.table({name: self.depth(name) for name in floating})
 
     @property
@@ -173,8 +174,9 @@ class OpenRecipe:
         return parts
 
     def known(self, etas: Mapping[str, float]) -> None:
-        """Raise ``PvMergeError`` for an eta of a preference that the recipe does not name."""
-        for name in etas:
+        """Raise ``PvMergeError`` for an eta that is not finite, or of no preference of the recipe's."""
+        for name, value in etas.items():
+            checked_eta(value, f"eta of {name}")
             if name not in self.recipe.preferences:
                 hint = did_you_mean(name, self.recipe.preferences)
                 text = f"{self.recipe.path}: has no preference {name!r}{hint}"

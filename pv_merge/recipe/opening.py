@@ -13,7 +13,11 @@ from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings, noise_findings
 from pv_merge.recipe.checks.finding import Finding, error, raise_errors, warning
 from pv_merge.recipe.checks.fit import input_findings
-from pv_merge.recipe.checks.roles import preference_findings, protected_findings
+from pv_merge.recipe.checks.roles import (
+    polarity_findings,
+    preference_findings,
+    protected_findings,
+)
 from pv_merge.recipe.checks.same_base import base_findings
 from pv_merge.recipe.open_input import OpenInput
 from pv_merge.recipe.opened import OpenRecipe
@@ -75,6 +79,7 @@ class _Opening:
             self._add(where, dtype_findings(recipe, base, inputs))
             self._add(where, noise_findings(base, inputs))
             self._add(where, finite_findings(base, inputs) if deep else [])
+            self._add(where, polarity_findings(inputs))
             self._add(where, protected_findings(recipe, inputs))
             if not problems and len(inputs) == len(recipe.inputs):
                 opened = self._whole(recipe, base, inputs)

@@ -18,7 +18,7 @@ from pv_merge.arithmetic.low_rank import LowRank, concatenated
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.vector import PreferenceVector
 from pv_merge.errors import PvMergeError
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 
 from models import largest_difference, logits, perturbed, save, state, tiny, write_state
 from policies import adapted, merged, save_adapter
@@ -329,7 +329,10 @@ def test_vectors_of_two_extractions_add_up(base: str, tmp_path: Path) -> None:
     folders = [save(perturbed(model, seed), tmp_path / str(seed)) for seed in range(3)]
     for number, pair in enumerate(((0, 1), (1, 2), (0, 2))):
         extract(
-            folders[pair[0]], folders[pair[1]], tmp_path / f"v{number}", Options(base, "helpful")
+            folders[pair[0]],
+            folders[pair[1]],
+            tmp_path / f"v{number}",
+            ExtractOptions(base, "helpful"),
         )
     first, second, whole = (PreferenceVector.load(tmp_path / f"v{number}") for number in range(3))
     total = first + second  # (a − b) + (b − c) = a − c

@@ -24,7 +24,7 @@ RUN = (
 """Pages whose commands are run, in order, on a tiny stand-in for the quickstart's model."""
 
 NOT_RUN = {
-    r"pip install pv-merge|pv-merge quickstart|cd quickstart": "run by tests/start/test_wheel.py, from the wheel",
+    r"pip install |pv-merge quickstart|cd quickstart": "run by tests/start/test_wheel.py, from the wheel",
     r"pv-merge ui(?!.*--space)": "stays until it is ended; run by tests/ui/test_page.py",
     r"make ": "what make calls is run by tests of its own",
     r"hf |pv-merge push (?!.*--dry-run)|pv-merge pull|.*example/smollm2": "needs the Hub; tests/hub runs it against a server of its own",

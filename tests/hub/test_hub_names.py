@@ -14,7 +14,7 @@ from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.reference import HubName, is_hub_name, local_folder, parse_hub_name
 from pv_merge.errors import PvMergeError
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.run import run
 from pv_merge.recipe.opening import check
 
@@ -72,7 +72,7 @@ def test_extract_check_and_run_with_names(hub: Hub, tmp_path: Path):
         "alice/positive@main",
         "alice/negative",
         tmp_path / "vector",
-        Options("alice/base", "polite"),
+        ExtractOptions("alice/base", "polite"),
     )
     assert manifest["base"]["path"] == "alice/base"
     assert manifest["positive"]["path"] == "alice/positive@main"

@@ -20,7 +20,7 @@ from pv_merge.errors import PvMergeError, Topic
 from pv_merge.integrations.export import TARGETS, ExportTarget, export
 from pv_merge.integrations.llama_cpp import llama_commands, paired_rows
 from pv_merge.integrations.vllm.ranks import vllm_rank
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.mix import low_rank_mix
 from pv_merge.merging.run import run
 from pv_merge.recipe.checks.finding import Finding
@@ -41,8 +41,8 @@ def inputs(root: Path, family: str, **said: Any) -> None:
         save_adapter(adapted(model, seed, **said, **rank), root / name, base)
     for seed, name in ((7, "full"), (8, "unfull")):
         save(perturbed(model, seed), root / name)
-    extract(root / "polite", root / "rude", root / "vector", Options(base, "polite", True))
-    extract(root / "full", root / "unfull", root / "dense", Options(base, "brief"))
+    extract(root / "polite", root / "rude", root / "vector", ExtractOptions(base, "polite", True))
+    extract(root / "full", root / "unfull", root / "dense", ExtractOptions(base, "brief"))
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +351,7 @@ def test_a_recipe_with_mergekits_name_keeps_its_warnings(root: Path, tmp_path: P
         export(path, tmp_path / f"{name}-out", "peft", rank=4, found=said.extend)
         assert [(item.level, item.topic) for item in said] == [
             ("warning", Topic.DTYPE),
+            ("note", Topic.POLARITY),
             ("note", Topic.POLARITY),
             ("note", Topic.OUTPUT),
         ], name

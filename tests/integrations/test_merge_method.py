@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ from models import (
     tiny,
     write_state,
 )
+from policies import say
 
 State = dict[str, Tensor]
 
@@ -394,6 +396,27 @@ def test_another_vocabulary(models: Models, tmp_path: Path) -> None:
     message = fails(document, tmp_path)
     assert f"{other}: has 97 rows in " in message
     assert f"the base 96 ({models.base}); does its tokenizer have other tokens?" in message
+
+
+def test_another_base_by_its_manifest(models: Models, tmp_path: Path) -> None:
+    for number, folder in enumerate(models.helpfulness):
+        shutil.copytree(folder, tmp_path / f"p{number}")
+    say(str(tmp_path / "p1"), kind="policy", base_model={"weights_sha256": "0" * 64})
+    document = recipe(models.base, pair(str(tmp_path / "p0"), str(tmp_path / "p1"), 0.5))
+    message = fails(document, tmp_path)
+    assert f"p1: was made from another base than {models.base}" in message
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_whole_numbers_are_no_weights(where: int, models: Models, tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    folders = [models.base, *models.helpfulness]
+    tensors = state(folders[where])
+    tensors[name] = (tensors[name] * 100).to(torch.int8)
+    folders[where] = write_state(tmp_path / "odd", tensors, models.base)
+    message = fails(recipe(folders[0], pair(folders[1], folders[2], 0.5)), tmp_path)
+    said = ("I8", "F32") if where else ("F32", "I8")
+    assert f"stores {name} as {said[0]}, the base {folders[0]} as {said[1]}" in message
 
 
 def test_another_size(models: Models, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from pv_merge import PreferenceController, PreferenceVector
 from pv_merge.errors import PvMergeError
 from pv_merge.live.weights import LiveMerge
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.run import run
 from pv_merge.recipe.opening import open_recipe
 
@@ -182,7 +182,7 @@ def test_extract_and_the_dense_vector(
 ) -> None:
     base, positive, negative, expected = trained(family, tied)
     folder = tmp_path / "vector"
-    extract(positive, negative, folder, Options(base, "helpful"))
+    extract(positive, negative, folder, ExtractOptions(base, "helpful"))
     said = {"preference": "helpful", "polarity": "vector", "eta": ETA}
     document = recipe(base, [(str(folder), said)])
     if (family, tied) in MERGEKIT_FAILS:
@@ -197,7 +197,7 @@ def test_dense_on_a_live_model(
     family: str, tied: bool, trained: Callable[..., Trained], tmp_path: Path
 ) -> None:
     base, positive, negative, expected = trained(family, tied)
-    extract(positive, negative, tmp_path / "vector", Options(base, "helpful"))
+    extract(positive, negative, tmp_path / "vector", ExtractOptions(base, "helpful"))
     vector = PreferenceVector.load(tmp_path / "vector")
     policies = open_recipe(written(recipe(base, pair(positive, negative, ETA)), tmp_path))
     model = load(base)
@@ -219,7 +219,7 @@ def test_low_rank_on_a_live_model(family: str, tied: bool, tmp_path: Path) -> No
     modules: Any = ATTENTION if family in MIXTURES else "all-linear"
     policies = [adapted(model, seed, target_modules=modules) for seed in (1, 2)]
     adapters = [save_adapter(policy, tmp_path / str(n), base) for n, policy in enumerate(policies)]
-    extract(*adapters, tmp_path / "vector", Options(name="helpful", low_rank=True))
+    extract(*adapters, tmp_path / "vector", ExtractOptions(name="helpful", low_rank=True))
     vector = PreferenceVector.load(tmp_path / "vector")
     assert vector.low_rank
     expected = added(model, [(ETA, merged(policies[0]), merged(policies[1]))])
@@ -239,7 +239,7 @@ def test_adapters_on_experts_are_refused(family: str, tmp_path: Path) -> None:
         policy = adapted(model, 1, target_modules="all-linear")
     adapter = save_adapter(policy, tmp_path / "adapter", base)
     with pytest.raises(PvMergeError, match=FUSED[0]):
-        extract(adapter, adapter, tmp_path / "vector", Options(name="helpful"))
+        extract(adapter, adapter, tmp_path / "vector", ExtractOptions(name="helpful"))
 
 
 @pytest.mark.parametrize("family", MIXTURES)
@@ -248,7 +248,9 @@ def test_a_truncated_vector_over_experts(
 ) -> None:
     """PEFT and the controller put rank-3 changes of single experts into the fused weight."""
     base, positive, negative, _ = trained(family, False)
-    extract(positive, negative, tmp_path / "vector", Options(base, "h", low_rank=True, rank=3))
+    extract(
+        positive, negative, tmp_path / "vector", ExtractOptions(base, "h", low_rank=True, rank=3)
+    )
     vector = PreferenceVector.load(tmp_path / "vector")
     assert any(".experts." in name for name in vector.names)
     model = load(base)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pv_merge import PreferenceController, PreferenceVector
 from pv_merge.errors import PvMergeError
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 
 from models import (
     PROMPT,
@@ -59,7 +59,7 @@ def make(root: Path, family: str = "Llama", tied: bool = False, **said: Any) -> 
             ((adapters, False), (adapters, True), (policies, False))
         ):
             folder = root / f"{name}-{form}"
-            extract(*sides, folder, Options(base, name, low_rank))
+            extract(*sides, folder, ExtractOptions(base, name, low_rank))
             found[form][name] = str(folder)
     return Folders(base, *found)
 
@@ -262,7 +262,7 @@ def test_conv1d_from_truncated_policies(tmp_path: Path) -> None:
     base = tiny("GPT-2", tied=True)
     folder = save(base, tmp_path / "base")
     sides = [save(perturbed(base, seed), tmp_path / str(seed)) for seed in (1, 2)]
-    extract(*sides, tmp_path / "vector", Options(folder, "helpful", low_rank=True, rank=3))
+    extract(*sides, tmp_path / "vector", ExtractOptions(folder, "helpful", low_rank=True, rank=3))
     vector = PreferenceVector.load(tmp_path / "vector")
     for dense in (False, True):
         model = load(folder)

@@ -15,7 +15,7 @@ from pv_merge.live.controller import PreferenceController
 from pv_merge.live.live_eta import LiveEta
 from pv_merge.live.switch import LiveMix
 from pv_merge.live.weights import LiveMerge
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.recipe.opening import open_recipe
 
 from models import Model, largest_difference, load, logits, pair, recipe, save, tiny
@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = pair(str(home / "plus"), str(home / "minus"), 0.5)
     text = yaml.safe_dump({**recipe(base, inputs), "dtype": "float32"})
     (home / "recipe.yml").write_text(text)
-    options = Options(base=base, name="helpful", low_rank=True)
+    options = ExtractOptions(base=base, name="helpful", low_rank=True)
     extract(home / "plus", home / "minus", home / "vector", options)
     return home
 

@@ -17,7 +17,7 @@ from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.vector import PreferenceVector
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.recipe.opening import check
 
 from models import (
@@ -35,7 +35,7 @@ from models import (
 )
 from policies import adapted, merged, save_adapter, say
 
-LOW_RANK = Options(name="helpful", low_rank=True)
+LOW_RANK = ExtractOptions(name="helpful", low_rank=True)
 
 
 class Folders(NamedTuple):
@@ -63,14 +63,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 
 @pytest.fixture
-def options(folders: Folders) -> Options:
-    return Options(base=folders.base, name="helpful")
+def options(folders: Folders) -> ExtractOptions:
+    return ExtractOptions(base=folders.base, name="helpful")
 
 
 # ---- what comes out ------------------------------------------------------------------------------
 
 
-def test_checkpoints_by_subtraction(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_checkpoints_by_subtraction(
+    folders: Folders, options: ExtractOptions, tmp_path: Path
+) -> None:
     extract(*folders.full, tmp_path / "vector", options)
     positive, negative, base = state(folders.full[0]), state(folders.full[1]), state(folders.base)
     vector = PreferenceVector.load(tmp_path / "vector")
@@ -82,7 +84,11 @@ def test_checkpoints_by_subtraction(folders: Folders, options: Options, tmp_path
 
 @pytest.mark.parametrize("low_rank", [True, False])
 def test_other_users_can_read_the_files(folders: Folders, low_rank: bool, tmp_path: Path) -> None:
-    extract(*folders.adapters, tmp_path / "v", Options(folders.base, "helpful", low_rank=low_rank))
+    extract(
+        *folders.adapters,
+        tmp_path / "v",
+        ExtractOptions(folders.base, "helpful", low_rank=low_rank),
+    )
     usual = tmp_path / "usual"
     usual.touch()
     modes = {path.stat().st_mode for path in [usual, *(tmp_path / "v").iterdir()]}
@@ -90,7 +96,7 @@ def test_other_users_can_read_the_files(folders: Folders, low_rank: bool, tmp_pa
 
 
 def test_adapters_and_their_merged_checkpoints_agree(
-    folders: Folders, options: Options, tmp_path: Path
+    folders: Folders, options: ExtractOptions, tmp_path: Path
 ) -> None:
     extract(*folders.adapters, tmp_path / "a", options)
     extract(*folders.checkpoints, tmp_path / "c", options)
@@ -106,7 +112,7 @@ def test_adapters_and_their_merged_checkpoints_agree(
 
 
 def test_low_rank_is_exact_from_adapters(
-    folders: Folders, options: Options, tmp_path: Path
+    folders: Folders, options: ExtractOptions, tmp_path: Path
 ) -> None:
     extract(*folders.adapters, tmp_path / "dense", options)
     manifest = extract(*folders.adapters, tmp_path / "thin", LOW_RANK)
@@ -151,7 +157,7 @@ def test_low_rank_loads_in_peft_with_the_same_logits(kind: str, tmp_path: Path) 
 
 
 def test_mergekit_reads_the_dense_vector(
-    folders: Folders, options: Options, tmp_path: Path
+    folders: Folders, options: ExtractOptions, tmp_path: Path
 ) -> None:
     extract(*folders.full, tmp_path / "vector", options)
     said = {"preference": "helpful", "polarity": "vector", "eta": 0.5}
@@ -164,10 +170,12 @@ def test_mergekit_reads_the_dense_vector(
 
 @pytest.mark.parametrize("rank", [1, 3, 8, 99])
 def test_truncated_error_is_the_measured_one(
-    rank: int, folders: Folders, options: Options, tmp_path: Path
+    rank: int, folders: Folders, options: ExtractOptions, tmp_path: Path
 ) -> None:
     manifest = extract(
-        *folders.full, tmp_path / "thin", Options(folders.base, "helpful", low_rank=True, rank=rank)
+        *folders.full,
+        tmp_path / "thin",
+        ExtractOptions(folders.base, "helpful", low_rank=True, rank=rank),
     )
     assert manifest["rank"] == min(rank, 32)
     extract(*folders.full, tmp_path / "dense", options)
@@ -180,9 +188,13 @@ def test_truncated_error_is_the_measured_one(
     assert manifest["measures"]["norm"] == pytest.approx(wide.norm(), rel=1e-6)
 
 
-def test_energy_is_kept_in_every_weight(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_energy_is_kept_in_every_weight(
+    folders: Folders, options: ExtractOptions, tmp_path: Path
+) -> None:
     extract(*folders.full, tmp_path / "dense", options)
-    extract(*folders.full, tmp_path / "thin", Options(folders.base, "helpful", True, energy=0.8))
+    extract(
+        *folders.full, tmp_path / "thin", ExtractOptions(folders.base, "helpful", True, energy=0.8)
+    )
     wide, thin = (PreferenceVector.load(tmp_path / name) for name in ("dense", "thin"))
     assert thin.low_rank
     for name in thin.names:
@@ -192,13 +204,13 @@ def test_energy_is_kept_in_every_weight(folders: Folders, options: Options, tmp_
 
 def test_truncated_conv1d_loads_in_peft(tmp_path: Path) -> None:
     folders = make(tmp_path, "GPT-2", target_modules=["c_attn"], fan_in_fan_out=True)
-    full = Options(folders.base, "helpful", low_rank=True, rank=32)
+    full = ExtractOptions(folders.base, "helpful", low_rank=True, rank=32)
     manifest = extract(*folders.full, tmp_path / "thin", full)
     assert 0 < manifest["relative_error"] < 1  # biases, norms and embeddings are left out
     live = peft.PeftModel.from_pretrained(load(folders.base), str(tmp_path / "thin")).eval()
     model = load(folders.base)
     vector = PreferenceVector.load(tmp_path / "thin")
-    extract(*folders.full, tmp_path / "dense", Options(folders.base, "helpful"))
+    extract(*folders.full, tmp_path / "dense", ExtractOptions(folders.base, "helpful"))
     wide = PreferenceVector.load(tmp_path / "dense")
     with torch.no_grad():
         for name in vector.names:  # at full rank nothing of these is lost
@@ -216,7 +228,7 @@ def test_measures_by_hand(tmp_path: Path) -> None:
         moved = {name: weight.clone() for name, weight in weights.items()}
         moved["model.norm.weight"][:2] += torch.tensor(step)  # 1 → 4, 5 and −2, 5: exact
         folders.append(write_state(tmp_path / str(number), moved, base))
-    manifest = extract(*folders, tmp_path / "vector", Options(base, "helpful"))
+    manifest = extract(*folders, tmp_path / "vector", ExtractOptions(base, "helpful"))
     assert manifest["measures"] == {
         "norm": 6.0,
         "norm_positive": 5.0,
@@ -249,12 +261,14 @@ def test_manifest_carries_what_is_known(folders: Folders, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_dtype_of_the_deltas(dtype: str, folders: Folders, tmp_path: Path) -> None:
-    extract(*folders.full, tmp_path / "vector", Options(folders.base, "helpful", dtype=dtype))
+    extract(
+        *folders.full, tmp_path / "vector", ExtractOptions(folders.base, "helpful", dtype=dtype)
+    )
     for _name, phi in PreferenceVector.load(tmp_path / "vector").items():
         assert phi.dtype is getattr(torch, dtype)
 
 
-def test_sharding_does_not_show(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_sharding_does_not_show(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     many = [
         save(load(folder), tmp_path / str(n), shard="20KB") for n, folder in enumerate(folders.full)
     ]
@@ -271,7 +285,7 @@ def test_tied_heads(tmp_path: Path) -> None:
         save(m, tmp_path / n)
         for m, n in ((model, "b"), (perturbed(model, 1), "p"), (perturbed(model, 2), "n"))
     )
-    extract(positive, negative, tmp_path / "vector", Options(base, "helpful"))
+    extract(positive, negative, tmp_path / "vector", ExtractOptions(base, "helpful"))
     assert "lm_head.weight" not in PreferenceVector.load(tmp_path / "vector").names
 
 
@@ -296,25 +310,25 @@ def manifests(tmp_path: Path, folders: Folders, *said: dict[str, Any]) -> list[s
     return copies
 
 
-def test_wrong_polarity(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_wrong_polarity(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     sides = manifests(tmp_path, folders, {"polarity": "negative"}, {"polarity": "positive"})
     message = r"0: its manifest says negative, it was given as the positive; are they swapped\?"
     refuses(message, *sides, tmp_path / "vector", options)
 
 
-def test_two_preferences(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_two_preferences(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     sides = manifests(tmp_path, folders, {"preference": "helpful"}, {"preference": "polite"})
     refuses("0 is of the preference helpful, .*1 of polite", *sides, tmp_path / "vector", options)
 
 
-def test_two_bases(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_two_bases(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     bases = [{"base_model": {"path": f"./{n}", "weights_sha256": n}} for n in "ab"]
     sides = manifests(tmp_path, folders, *bases)
     message = (
         r"was trained from ./a, .* from ./b \(their weights differ\); add --allow-different-bases"
     )
     refuses(message, *sides, tmp_path / "vector", options)
-    allowed = Options(folders.base, "helpful", allow_different_bases=True)
+    allowed = ExtractOptions(folders.base, "helpful", allow_different_bases=True)
     assert extract(*sides, tmp_path / "vector", allowed)["measures"]["tensors_moved"] > 0
 
 
@@ -323,7 +337,7 @@ def test_one_base_in_two_places(folders: Folders, tmp_path: Path) -> None:
     bases = [{"base_model": {"path": p, "weights_sha256": sha}} for p in (folders.base, "./moved")]
     sides = manifests(tmp_path, folders, *bases)
     assert (
-        extract(*sides, tmp_path / "vector", Options(name="helpful"))["base"]["path"]
+        extract(*sides, tmp_path / "vector", ExtractOptions(name="helpful"))["base"]["path"]
         == folders.base
     )
 
@@ -335,23 +349,30 @@ def test_another_base_than_the_manifests_say(folders: Folders, tmp_path: Path) -
         "its weights are not those that .* were trained from",
         *sides,
         tmp_path / "vector",
-        Options(name="h"),
+        ExtractOptions(name="h"),
     )
 
 
 def test_no_base(folders: Folders, tmp_path: Path) -> None:
     refuses(
-        "names the base; say --base FOLDER", *folders.full, tmp_path / "vector", Options(name="h")
+        "names the base; say --base FOLDER",
+        *folders.full,
+        tmp_path / "vector",
+        ExtractOptions(name="h"),
     )
-    missing = Options(base=str(tmp_path / "nowhere"), name="h")
+    missing = ExtractOptions(base=str(tmp_path / "nowhere"), name="h")
     refuses("nowhere: no such folder", *folders.full, tmp_path / "vector", missing)
 
 
 def test_no_name(folders: Folders, tmp_path: Path) -> None:
-    refuses("say --name NAME", *folders.full, tmp_path / "vector", Options(base=folders.base))
+    refuses(
+        "say --name NAME", *folders.full, tmp_path / "vector", ExtractOptions(base=folders.base)
+    )
 
 
-def test_missing_and_extra_tensors(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_missing_and_extra_tensors(
+    folders: Folders, options: ExtractOptions, tmp_path: Path
+) -> None:
     tensors = state(folders.full[0])
     less = {name: t for name, t in tensors.items() if name != "model.norm.weight"}
     lacking = write_state(tmp_path / "less", less, folders.base)
@@ -374,10 +395,10 @@ def test_untied_policy_of_a_tied_base(tmp_path: Path) -> None:
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     untied = write_state(tmp_path / "untied", tensors, base)
     message = r"untied: has lm_head.weight, .*\(is the head tied in the base and untied here\?\)"
-    refuses(message, policy, untied, tmp_path / "vector", Options(base, "helpful"))
+    refuses(message, policy, untied, tmp_path / "vector", ExtractOptions(base, "helpful"))
 
 
-def test_other_shapes(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_other_shapes(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     other = save(tiny(vocab_size=97), tmp_path / "other")
     message = r"other: has 97 rows in lm_head.weight, the base 96 .*; does its tokenizer have other tokens\?"
     refuses(message, folders.full[0], other, tmp_path / "vector", options)
@@ -388,7 +409,7 @@ def test_other_shapes(folders: Folders, options: Options, tmp_path: Path) -> Non
     refuses(message, adapter, folders.full[1], tmp_path / "vector", options)
 
 
-def test_all_problems_at_once(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_all_problems_at_once(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     tensors = state(folders.full[0])
     less = {name: t for name, t in tensors.items() if name != "model.norm.weight"}
     lacking = write_state(tmp_path / "less", less, folders.base)
@@ -397,7 +418,7 @@ def test_all_problems_at_once(folders: Folders, options: Options, tmp_path: Path
     refuses(message, lacking, folders.full[1], tmp_path / "vector", options)
 
 
-def test_a_pickle(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_a_pickle(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     pickled = tmp_path / "pickled"
     pickled.mkdir()
     torch.save(state(folders.full[0]), pickled / "pytorch_model.bin")
@@ -408,7 +429,7 @@ def test_a_pickle(folders: Folders, options: Options, tmp_path: Path) -> None:
     refuses(message, str(pickled), folders.full[1], tmp_path / "vector", options)
 
 
-def test_a_truncated_file(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_a_truncated_file(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     broken = Path(write_state(tmp_path / "broken", state(folders.full[0]), folders.base))
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -417,7 +438,7 @@ def test_a_truncated_file(folders: Folders, options: Options, tmp_path: Path) ->
     )
 
 
-def test_a_missing_shard(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_a_missing_shard(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     broken = save(load(folders.full[0]), tmp_path / "broken", shard="20KB")
     sorted(Path(broken).glob("*.safetensors"))[1].unlink()
     refuses(
@@ -425,7 +446,7 @@ def test_a_missing_shard(folders: Folders, options: Options, tmp_path: Path) -> 
     )
 
 
-def test_missing_folders(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_missing_folders(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     refuses(
         "none: no such folder",
         str(tmp_path / "none"),
@@ -435,33 +456,33 @@ def test_missing_folders(folders: Folders, options: Options, tmp_path: Path) -> 
     )
 
 
-def test_the_same_policy_twice(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_the_same_policy_twice(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     message = r"are the same; was one trained twice\?"
     refuses(message, folders.full[0], folders.full[0], tmp_path / "vector", options)
     refuses(message, folders.base, folders.base, tmp_path / "vector", options)
 
 
-def test_two_equal_adapters(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_two_equal_adapters(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     message = r"are the same; was one trained twice\?"
     refuses(message, folders.adapters[0], folders.adapters[0], tmp_path / "vector", options)
     refuses(message, folders.adapters[0], folders.adapters[0], tmp_path / "vector", LOW_RANK)
 
 
 def test_which_part_to_keep(folders: Folders, tmp_path: Path) -> None:
-    exact = Options(name="helpful", low_rank=True, rank=2)
+    exact = ExtractOptions(name="helpful", low_rank=True, rank=2)
     refuses("of two adapters is exact", *folders.adapters, tmp_path / "vector", exact)
-    unsaid = Options(folders.base, "helpful", low_rank=True)
+    unsaid = ExtractOptions(folders.base, "helpful", low_rank=True)
     refuses("--rank N or --energy 0.99", *folders.full, tmp_path / "vector", unsaid)
 
 
-def test_the_output_exists(folders: Folders, options: Options, tmp_path: Path) -> None:
+def test_the_output_exists(folders: Folders, options: ExtractOptions, tmp_path: Path) -> None:
     (tmp_path / "vector").mkdir()
     extract(*folders.full, tmp_path / "vector", options)  # an empty folder is fine
     refuses("already holds files", *folders.full, tmp_path / "vector", options)
 
 
 def test_an_error_half_way_leaves_nothing(
-    folders: Folders, options: Options, tmp_path: Path
+    folders: Folders, options: ExtractOptions, tmp_path: Path
 ) -> None:
     def stop(done: int, total: int) -> None:
         if done == total // 2:
@@ -495,9 +516,9 @@ def test_policies_in_16_bits_say_how_much_is_rounding(dtype: torch.dtype, tmp_pa
     policies = [perturbed(model, seed, size) for seed in (1, 2)]
     wide = [save(policy, tmp_path / f"wide{n}") for n, policy in enumerate(policies)]
     narrow = [save(policy.to(dtype), tmp_path / f"narrow{n}") for n, policy in enumerate(policies)]
-    exact = extract(*wide, tmp_path / "exact", Options(base, "helpful"))
+    exact = extract(*wide, tmp_path / "exact", ExtractOptions(base, "helpful"))
     assert "rounding_noise" not in exact["measures"]
-    found = extract(*narrow, tmp_path / "found", Options(base, "helpful"))
+    found = extract(*narrow, tmp_path / "found", ExtractOptions(base, "helpful"))
     lost = PreferenceVector.load(tmp_path / "found") - PreferenceVector.load(tmp_path / "exact")
     true = lost.norm() / found["measures"]["norm"]
     assert true > 0.1 and found["measures"]["rounding_noise"] == pytest.approx(true, rel=0.1)
@@ -517,7 +538,7 @@ def test_policies_in_16_bits_say_how_much_is_rounding(dtype: torch.dtype, tmp_pa
 def test_a_vector_inside_a_folder_that_is_read_is_refused(folders: Folders) -> None:
     target = Path(folders.base) / "vector"
     with pytest.raises(PvMergeError, match="which is read; name a folder elsewhere"):
-        extract(*folders.full, target, Options(folders.base, "helpful"))
+        extract(*folders.full, target, ExtractOptions(folders.base, "helpful"))
     assert not target.exists()
 
 
@@ -525,10 +546,10 @@ def test_the_manifest_names_no_place_of_the_machine(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(folders.base).parent)
-    manifest = extract(*folders.full, tmp_path / "vector", Options(folders.base, "helpful"))
+    manifest = extract(*folders.full, tmp_path / "vector", ExtractOptions(folders.base, "helpful"))
     assert manifest["base"]["path"] == f"./{Path(folders.base).name}"
     monkeypatch.chdir(tmp_path)
-    manifest = extract(*folders.full, tmp_path / "other", Options(folders.base, "helpful"))
+    manifest = extract(*folders.full, tmp_path / "other", ExtractOptions(folders.base, "helpful"))
     assert [manifest[side]["path"] for side in ("positive", "negative")] == [
         Path(folder).name for folder in folders.full
     ]
@@ -537,4 +558,4 @@ def test_the_manifest_names_no_place_of_the_machine(
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a=b", "a,b", ".."])
 def test_names_that_would_become_paths(name: str, folders: Folders, tmp_path: Path) -> None:
     with pytest.raises(PvMergeError, match="cannot be the name of a preference"):
-        extract(*folders.full, tmp_path / "vector", Options(folders.base, name))
+        extract(*folders.full, tmp_path / "vector", ExtractOptions(folders.base, name))

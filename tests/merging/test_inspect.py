@@ -13,7 +13,7 @@ from pv_merge.arithmetic.measures import sign_disagreement, singular_interferenc
 from pv_merge.artifacts.vector import PreferenceVector
 from pv_merge.artifacts.weight_names import kind_of
 from pv_merge.cli import main
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.inspection import inspect
 
 from models import perturbed, save, tiny
@@ -70,7 +70,7 @@ def test_the_command_prints_a_table_json_and_a_picture(tmp_path: Path) -> None:
     for seed in range(4):
         save(perturbed(base, seed), tmp_path / f"p{seed}")
     for name, (positive, negative) in {"one": (0, 1), "two": (2, 3)}.items():
-        options = Options(str(tmp_path / "base"), name)
+        options = ExtractOptions(str(tmp_path / "base"), name)
         extract(tmp_path / f"p{positive}", tmp_path / f"p{negative}", tmp_path / name, options)
     folders = [str(tmp_path / "one"), str(tmp_path / "two")]
     result = CliRunner().invoke(main, ["inspect", *folders, "--plot", str(tmp_path / "plot.png")])

@@ -109,7 +109,7 @@ def test_whole_numbers_are_no_weights(
     whole = (state(folders[number])[WEIGHT] * 100).to(dtype)
     chosen[number] = changed(folders[number], tmp_path / "whole", **{WEIGHT: whole})
     path = written(tmp_path / "r.yml", recipe(chosen[0], pair(chosen[1], chosen[2], 0.5)))
-    with pytest.raises(PvMergeError, match="whole numbers are no weights"):
+    with pytest.raises(PvMergeError, match="only floats are merged"):
         run(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -15,7 +15,7 @@ from pv_merge.artifacts.output_files import OutputFiles
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
 from pv_merge.merging import stream
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.layout import Layout
 from pv_merge.merging.loss import LossReport
 from pv_merge.merging.products import products
@@ -203,8 +203,8 @@ def test_a_low_rank_vector_in_stock_mergekit_and_in_run(tmp_path: Path) -> None:
     base = save(live, tmp_path / "base")
     sides = [save_adapter(adapted(live, seed), tmp_path / f"p{seed}", base) for seed in (1, 2)]
     low, dense = str(tmp_path / "low"), str(tmp_path / "dense")
-    extract(*sides, low, Options(name="polite", low_rank=True))
-    extract(*sides, dense, Options(name="polite"))
+    extract(*sides, low, ExtractOptions(name="polite", low_rank=True))
+    extract(*sides, dense, ExtractOptions(name="polite"))
 
     def said(polarity: str) -> dict[str, Any]:
         return {"preference": "polite", "polarity": polarity, "eta": 0.5}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 
 from models import pair, perturbed, recipe, save, tiny
 from policies import adapted, save_adapter, say
@@ -41,13 +41,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         found["positive"],
         found["negative"],
         place / "dense",
-        Options(base=found["base"], name="helpful"),
+        ExtractOptions(base=found["base"], name="helpful"),
     )
     extract(
         found["lora-positive"],
         found["lora-negative"],
         place / "low",
-        Options(base=found["base"], low_rank=True),
+        ExtractOptions(base=found["base"], low_rank=True),
     )
     return found | {"dense": str(place / "dense"), "low": str(place / "low")}
 

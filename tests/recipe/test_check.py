@@ -18,7 +18,8 @@ from pv_merge.artifacts.base_hash import weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.cli import main
-from pv_merge.merging.extract import Options, extract
+from pv_merge.errors import Topic
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.recipe.checks.finding import Finding
 from pv_merge.recipe.opening import check
 
@@ -39,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root / "positive",
         root / "negative",
         root / "vector",
-        Options(str(root / "base"), "helpful"),
+        ExtractOptions(str(root / "base"), "helpful"),
     )
     save(tiny(tied=True, seed=9), root / "stranger")
     save(tiny(tied=True, vocab_size=97), root / "longer")
@@ -181,7 +182,17 @@ BROKEN: dict[str, tuple[Callable[[Document, Path], None], str, str]] = {
 
 
 def test_a_healthy_recipe_has_no_findings(world: Path, tmp_path: Path) -> None:
-    assert findings(world, good(world), tmp_path) == []
+    (found,) = findings(world, good(world), tmp_path)
+    assert (found.level, found.topic) == ("note", Topic.POLARITY)
+    both = f"{world}/positive, {world}/negative"
+    assert f"the polarity of {both} is not verified: no manifest" in found.text
+
+
+def test_a_polarity_that_a_manifest_says_is_verified(world: Path, tmp_path: Path) -> None:
+    document = good(world)
+    model(1, "swapped")(document, world)  # its manifest says negative
+    (found,) = findings(world, document, tmp_path)
+    assert f"the polarity of {world}/positive is not verified" in found.text
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -230,7 +241,29 @@ def test_a_narrow_base_with_narrow_policies_rounds_by_itself(world: Path, tmp_pa
         pair(f"{world}/positive16", f"{world}/negative16", 0.5),
         out_dtype="bfloat16",
     )
-    assert findings(world, document, tmp_path) == []
+    assert [item.topic for item in findings(world, document, tmp_path)] == [Topic.POLARITY]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name_of_it"),
+    [
+        (torch.int8, "I8"),
+        (torch.bool, "BOOL"),
+        (torch.float8_e4m3fn, "F8_E4M3"),
+        (torch.uint16, "U16"),
+    ],
+)
+def test_weights_that_are_no_plain_floats(
+    dtype: torch.dtype, name_of_it: str, world: Path, tmp_path: Path
+) -> None:
+    tensors = state(world / "positive")
+    name = "model.layers.0.mlp.up_proj.weight"
+    odd = write_state(tmp_path / "odd", {**tensors, name: tensors[name].to(dtype)}, world / "base")
+    document = recipe(f"{world}/base", pair(odd, f"{world}/negative", 0.5))
+    found = findings(world, document, tmp_path, deep=True)
+    errors = [item.text for item in found if item.level == "error"]
+    text = f"{odd}: stores {name} as {name_of_it}, the base {world}/base as F32; only floats are"
+    assert any(text in line for line in errors), errors
 
 
 def test_a_short_relative_path_would_be_looked_up_on_the_hub(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,22 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from pv_merge.arithmetic.preference import consensus
 from pv_merge.arithmetic.rounding import Rounder
 from pv_merge.arithmetic.terms import Controls
 from pv_merge.errors import PvMergeError, Topic
-from pv_merge.integrations.export import export
+from pv_merge.integrations.export import TARGETS, ExportTarget, export
 from pv_merge.integrations.mergekit.method import METHOD
 from pv_merge.integrations.mixes.name import read
 from pv_merge.integrations.mixes.settings import Settings
 from pv_merge.live.switch import LiveMix
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.report import report
 from pv_merge.merging.run import run, run_grid
 from pv_merge.recipe.controls import Control, Scope, controls, register, unregister
+from pv_merge.recipe.grid import checked_axes
 from pv_merge.recipe.opening import check, open_recipe
 
 from models import largest_difference, load, logits, mergekit_yaml, pair, recipe, save, state, tiny
@@ -40,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_adapter(adapted(model, seed), root / name, base)
     for positive, negative in (("helpful", "unhelpful"), ("polite", "rude")):
         out = root / f"{positive}-vector"
-        extract(root / positive, root / negative, out, Options(base, positive))
+        extract(root / positive, root / negative, out, ExtractOptions(base, positive))
     return root
 
 
@@ -105,8 +108,17 @@ def test_every_way_to_merge_applies_it(root: Path, clip: Control, tmp_path: Path
         assert largest_difference(logits(live), logits(tmp_path / "run")) < 1e-5
 
 
-@pytest.mark.parametrize("target", ["peft", "gguf"])
-def test_exports_refuse_it(target: str, root: Path, clip: Control, tmp_path: Path) -> None:
+@pytest.fixture
+def careless() -> Iterator[None]:
+    """An export target from outside that checks nothing."""
+    TARGETS.register("careless", ExportTarget("nothing", lambda *said: None))
+    yield
+    TARGETS.forget("careless")
+
+
+@pytest.mark.usefixtures("clip", "careless")
+@pytest.mark.parametrize("target", ["peft", "gguf", "careless"])
+def test_exports_refuse_it(target: str, root: Path, tmp_path: Path) -> None:
     path = written(tmp_path / "r.yml", document(root, clip=LIMIT))
     with pytest.raises(PvMergeError, match=r"clip \(of helpful\) is not linear in the vectors"):
         export(path, tmp_path / "out", target)
@@ -175,7 +187,7 @@ ACTING: dict[str, dict[str, Any]] = {
 def test_each_control_reaches_the_merge_and_mergekit_alike(
     name: str, root: Path, tmp_path: Path
 ) -> None:
-    said = ACTING[name]  # a control without a case here is a failure
+    said = ACTING[name]  # a control without a case here is a failure; {} has a test of its own
     plain = {key: value for key, value in said.items() if key != name}
     outputs = {}
     for label, parameters in (("with", said), ("without", plain)):
@@ -187,6 +199,32 @@ def test_each_control_reaches_the_merge_and_mergekit_alike(
         assert torch.equal(tensor, stock[key]), key
     changed = [k for k, t in outputs["with"].items() if not torch.equal(t, outputs["without"][k])]
     assert bool(changed) == bool(said)
+
+
+@pytest.mark.parametrize("where", ["base", "helpful-vector"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused_or_stays_the_base(
+    where: str, value: float, root: Path, tmp_path: Path
+) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    world = tmp_path / "world"
+    shutil.copytree(root, world)
+    tensors = state(world / where)
+    tensors[name][1, 2] = value
+    save_file(tensors, world / where / "model.safetensors", metadata={"format": "pt"})
+    for folder in ("helpful-vector", "polite-vector"):  # the base has changed
+        (world / folder / "preference_vector.json").write_text('{"kind": "preference_vector"}')
+    path = written(tmp_path / "r.yml", vectors(world, {}))
+    with pytest.raises(PvMergeError, match=f"{name}.* holds .* not finite"):
+        run(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(AssertionError, match=f"Error: .*{name}.* holds .* not finite"):
+        mergekit_yaml(vectors(world, {}), tmp_path / "stock")
+    if where != "base":
+        path = written(tmp_path / "r.yml", vectors(world, {"not_finite": "keep_base"}))
+        run(path, tmp_path / "kept")
+        kept, base = state(tmp_path / "kept")[name], state(world / "base")[name]
+        assert kept[1, 2] == base[1, 2] and int((kept == base).sum()) == 1
 
 
 def test_mergekits_schema_is_the_record() -> None:
@@ -244,3 +282,19 @@ def test_every_eta_is_finite_in_float32(eta: Any, top: bool, root: Path, tmp_pat
     assert "eta must be a finite number in float32" in errors[0].text
     with pytest.raises(PvMergeError, match="finite number in float32"):
         run(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39, -1e39])
+def test_an_eta_from_elsewhere_too(value: float, root: Path, tmp_path: Path) -> None:
+    path = written(tmp_path / "r.yml", document(root))
+    said = r"eta of polite must be a finite number in float32, got "
+    with pytest.raises(PvMergeError, match=said) as caught:
+        run_grid(path, tmp_path / "grid", [{"polite": 0.0}, {"polite": value}])
+    assert caught.value.topic is Topic.ETA
+    with pytest.raises(PvMergeError, match=said):
+        checked_axes({"polite": [0.0, value]}, ["polite"])
+    with (
+        LiveMix(open_recipe(path), load(root / "base")) as mix,
+        pytest.raises(PvMergeError, match=said),
+    ):
+        mix.set({"polite": value})

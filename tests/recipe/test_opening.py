@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from pv_merge.artifacts.checkpoint import TOKENIZER_FILES, Checkpoint
 from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.errors import PvMergeError, Topic
-from pv_merge.merging.extract import Options, extract
+from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.run import run, run_grid
 from pv_merge.recipe import recipe as recipe_module
 from pv_merge.recipe.opening import check, open_recipe
@@ -38,7 +38,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(perturbed(base, seed, 0.01), root / name, shard="40KB")
         for folder in (root / name, root / "base"):
             (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
-    extract(root / "other", root / "negative", root / "vector", Options(str(root / "base"), "kind"))
+    extract(
+        root / "other",
+        root / "negative",
+        root / "vector",
+        ExtractOptions(str(root / "base"), "kind"),
+    )
     save_adapter(adapted(base, 7), root / "adapter", str(root / "base"))
     say(str(root / "adapter"), kind="policy", preference="polite", polarity="positive")
     return root

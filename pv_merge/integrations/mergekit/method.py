@@ -7,6 +7,7 @@ record of controls (``pv_merge.recipe.controls``).
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -29,7 +30,10 @@ from torch import Tensor
 from pv_merge.arithmetic.dtypes import NARROW
 from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
-from pv_merge.artifacts.manifest import said_in
+from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.fit import compare_headers
+from pv_merge.artifacts.manifest import read_manifest, said_in
 from pv_merge.artifacts.protection import negative_problem
 from pv_merge.artifacts.reference import parse_reference
 from pv_merge.errors import PvMergeError, Topic
@@ -63,7 +67,9 @@ def preference_vector(
         )
         for entry in entries
     ]
-    preferences = group_inputs(settings, [entry.tensor for entry in entries])
+    tensors = [entry.tensor for entry in entries]
+    name = group.metadata.name or ""
+    preferences = group_inputs(settings, tensors)
     if not said["allow_protected_negative"]:
         _refuse_negative(preferences, settings)
     dtype = base.tensor.dtype
@@ -78,7 +84,7 @@ def preference_vector(
         said["seed"],
         said["not_finite"],
     )
-    return merge(base.tensor, preferences, chosen, dtype=dtype, name=group.metadata.name or "")
+    return merge(base.tensor, preferences, chosen, dtype=dtype, name=name)
 
 
 def _refuse_negative(
@@ -130,21 +136,20 @@ class PreferenceVectorMethod(FunctionalGroupMergeMethod):
         *,
         group_name: str | None = None,
     ) -> None:
-        """Check the contract and, while mergekit plans, that all shapes agree.
+        """Check the contract and, while mergekit plans, that all shapes and the bases agree.
 
         mergekit calls this with the name of an output slice before it has written anything.
         """
         super().validate_inputs(input_ids, base_id, group_name=group_name)
         if group_name and ".slices[" in group_name and isinstance(base_id, ModelReference):
-            from pv_merge.artifacts.fit import compare_headers
-
-            folders = [
-                item.model.path
-                for item in input_ids
-                if isinstance(item, ModelReference) and item.lora is None and item != base_id
+            inputs = [
+                item for item in input_ids if isinstance(item, ModelReference) and item != base_id
             ]
-            if base_id.lora is None:
-                compare_headers(base_id.model.path, folders)
+            if base_id.lora is None and Path(base_id.model.path).is_dir():
+                compare_headers(
+                    base_id.model.path, [item.model.path for item in inputs if item.lora is None]
+                )
+                _refuse_other_bases(base_id.model.path, inputs)
 
     def _execute(
         self,
@@ -162,6 +167,23 @@ class PreferenceVectorMethod(FunctionalGroupMergeMethod):
             result = self.merge_group(group, **arguments)
             results.append(result if out_dtype is None else result.to(out_dtype))
         return tuple(results)
+
+
+def _refuse_other_bases(base: str, inputs: Sequence[ModelReference]) -> None:
+    """Raise ``PvMergeError`` where an input's manifest names the hash of another base."""
+    said: dict[str, str | None] = {}
+    for item in inputs:
+        folder = item.model.path if item.lora is None else item.lora.path
+        manifest = read_manifest(folder) if Path(folder).is_dir() else None
+        if manifest is not None:
+            said[str(item)] = manifest.made_from.weights_sha256
+    own = cheap_hash(Checkpoint(base)) if any(said.values()) else None
+    for model in from_other_bases(said, own) if own else ():
+        raise PvMergeError(
+            f"{model}: was made from another base than {base} (its manifest's hash of the base's "
+            "weights differs)",
+            Topic.BASE,
+        )
 
 
 METHOD = PreferenceVectorMethod(

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pv_merge.arithmetic.dtypes import TORCH_DTYPES
-from pv_merge.arithmetic.low_rank import LowRank, concatenated
+from pv_merge.arithmetic.low_rank import LowRank, summed
 from pv_merge.artifacts.adapter import weight_name
 from pv_merge.artifacts.adapter_folder import write_adapter
-from pv_merge.errors import PvMergeError
 
 if TYPE_CHECKING:
     from pv_merge.integrations.mixes.name import Terms
@@ -18,14 +17,8 @@ if TYPE_CHECKING:
 
 def mixed(shelf: Shelf, terms: Terms) -> dict[str, LowRank]:
     """Return Σ η·φ by weight, of the summed rank; with no term left, one module that stays put."""
-    parts: dict[str, list[tuple[float, LowRank]]] = {}
-    for name, eta in terms:
-        for module, change in shelf.adapters[name].modules.items() if eta else ():
-            parts.setdefault(weight_name(module), []).append((float(eta), change))
-    if not parts:
-        return _standing_still(shelf)
-    _refuse_misfits(parts)
-    return {name: concatenated(held) for name, held in parts.items()}
+    vectors = [(float(eta), shelf.adapters[name].changes) for name, eta in terms if eta]
+    return summed(vectors) or _standing_still(shelf)
 
 
 def write_mix(shelf: Shelf, terms: Terms, folder: Path) -> None:
@@ -62,10 +55,3 @@ def _standing_still(shelf: Shelf) -> dict[str, LowRank]:
         change.a[:1] * 0, change.b[:, :1] * 0, 1.0, change.transposed, change.embedding
     )
     return {weight_name(name): nothing}
-
-
-def _refuse_misfits(parts: dict[str, list[tuple[float, LowRank]]]) -> None:
-    for name, held in parts.items():
-        shapes = {(c.a.shape[1], c.b.shape[0], c.transposed) for _, c in held}
-        if len(shapes) > 1:
-            raise PvMergeError(f"{name}: the vectors' shapes differ; are they of the same base?")

@@ -25,7 +25,7 @@ Terms = tuple[tuple[str, Decimal], ...]
 
 
 @dataclass(frozen=True)
-class Mix:
+class NamedMix:
     """A mix that may be served."""
 
     terms: Terms
@@ -53,7 +53,7 @@ def parse(text: str) -> Terms:
     return tuple(sorted(terms.items()))
 
 
-def read(text: str, vectors: dict[str, ServedVector], settings: Settings) -> Mix:
+def read(text: str, vectors: dict[str, ServedVector], settings: Settings) -> NamedMix:
     """Return the mix that a client's name means; ``PvMergeError`` says why it is not served."""
     named = parse(text)
     if len(named) > settings.max_terms:
@@ -80,7 +80,7 @@ def read(text: str, vectors: dict[str, ServedVector], settings: Settings) -> Mix
     rank = sum(vectors[name].rank for name, _ in moving)
     if settings.max_rank is not None and rank > settings.max_rank:
         raise PvMergeError(f"the mix has rank {rank}; the server takes {settings.max_rank}")
-    return Mix(moving, canonical(moving or rounded[:1]))
+    return NamedMix(moving, canonical(moving or rounded[:1]))
 
 
 def round_eta(eta: Decimal, step: Decimal) -> Decimal:

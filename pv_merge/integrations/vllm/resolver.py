@@ -13,7 +13,7 @@ from vllm.lora.resolver import LoRAResolver
 
 from pv_merge.errors import PvMergeError
 from pv_merge.integrations.mixes.cache import MixCache
-from pv_merge.integrations.mixes.name import Mix, read, shown
+from pv_merge.integrations.mixes.name import NamedMix, read, shown
 from pv_merge.integrations.mixes.settings import Settings
 from pv_merge.integrations.mixes.shelf import fill
 from pv_merge.integrations.mixes.vectors import ServedVector, refuse_other_base
@@ -48,7 +48,7 @@ class PreferenceResolver(LoRAResolver):
         log.warning("pv-merge: no adapter for model %s: %s", shown(lora_name), reason)
         return None
 
-    def request(self, mix: Mix, base: str) -> MixRequest:
+    def request(self, mix: NamedMix, base: str) -> MixRequest:
         """Return the one request of a mix, its adapter made if need be."""
         with self._lock:
             if not self._base_is_right:

@@ -91,8 +91,9 @@ def finite_findings(base: Checkpoint, inputs: list[OpenInput]) -> Iterator[Findi
 
     for checkpoint in [base, *(item.checkpoint for item in inputs if item.checkpoint is not None)]:
         for name in checkpoint.names:
-            tensor = checkpoint.tensor(name)
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if not checkpoint.infos[name].floating:
+                continue  # what it is instead has an error of its own
+            if not bool(torch.isfinite(checkpoint.tensor(name)).all()):
                 yield error(
                     f"{checkpoint}: {name} holds values that are not finite; did its training diverge?",
                     Topic.FINITE,

@@ -26,6 +26,22 @@ def preference_findings(recipe: Recipe) -> Iterator[Finding]:
             yield note(f"{name} has eta 0, so it does nothing", Topic.ETA)
 
 
+def polarity_findings(inputs: list[OpenInput]) -> Iterator[Finding]:
+    """Say of which policies no manifest tells the side, so that a swap would go unseen."""
+    unknown = [
+        item.model
+        for item in inputs
+        if item.polarity in ("positive", "negative")
+        and not item.is_vector
+        and item.manifest.polarity is None
+    ]
+    if unknown:
+        yield note(
+            f"the polarity of {', '.join(unknown)} is not verified: no manifest of pv-train says it",
+            Topic.POLARITY,
+        )
+
+
 def protected_findings(recipe: Recipe, inputs: list[OpenInput]) -> Iterator[Finding]:
     """Refuse a negative eta of a protected preference, wherever it stands in a gradient or filter."""
     negative = [name for name in recipe.preferences if recipe.goes_negative(name)]
