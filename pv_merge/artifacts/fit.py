@@ -60,7 +60,7 @@ def kind_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
         if (info.dtype, info.shape) != (theirs.dtype, theirs.shape):
             found.append(
                 f"{other}: stores {name} as {theirs.dtype}, the base {base} as {info.dtype}; only "
-                "floats are merged (is one of them quantized?)"
+                "floats are merged, whole numbers are no weights (is one of them quantized?)"
             )
         elif not _equal_bytes(base, other, name):
             found.append(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.manifest import public_path
+from pv_merge.data.documents import read_json
+from pv_merge.errors import PvMergeError
 
 _ABSOLUTE = re.compile(r"(?:/[^/\s]|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\\w|file://)")
 _IN_TEXT = re.compile(
@@ -68,11 +70,11 @@ def rewritten(path: Path) -> bytes | None:
             changed = shown_text(text)
             return None if changed == text else changed.encode()
         if path.suffix == ".json":
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
             changed = _shown(data)
             if changed != data:
                 return (json.dumps(changed, indent=2, ensure_ascii=False) + "\n").encode()
-    except (ValueError, RecursionError):  # not JSON, not text: the guards look at the bytes
+    except (ValueError, PvMergeError):  # not JSON, not text: the guards look at the bytes
         return None
     return None
 

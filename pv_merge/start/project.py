@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pv_merge.artifacts.folders import new_folder
+from pv_merge.data.documents import read_yaml
 from pv_merge.errors import PvMergeError
 from pv_merge.start.files import starter_folder
 
@@ -69,8 +70,7 @@ def _steps(name: str, place: str) -> list[tuple[str, str]]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    data: dict[str, Any] = yaml.safe_load((starter_folder() / name).read_text(encoding="utf-8"))
-    return data
+    return read_yaml(starter_folder() / name)
 
 
 def _write(path: Path, comments: list[str], data: dict[str, Any]) -> None:

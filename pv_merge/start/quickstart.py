@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.folders import write_json
-from pv_merge.data.documents import read_json
+from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 from pv_merge.start.files import PLACE, write_starter
 
@@ -148,7 +148,7 @@ class _Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._path = folder, folder / JOURNAL
-        self._notes: dict[str, Any] = read_json(self._path) if self._path.exists() else {}
+        self._notes: dict[str, Any] = read_object(self._path) if self._path.exists() else {}
 
     def up_to_date(self, step: Step) -> bool:
         """Return whether the output is there, of this very command and of files like these."""

@@ -12,6 +12,7 @@ import yaml
 from pv_merge.artifacts.checkpoint import is_adapter
 from pv_merge.artifacts.folders import new_folder, readable
 from pv_merge.artifacts.reference import is_hub_name, without_revision
+from pv_merge.data.documents import parse_yaml
 from pv_merge.errors import PvMergeError, raise_all
 from pv_merge.hub.published_base import find_base
 from pv_merge.recipe.reading import read_recipe
@@ -49,7 +50,7 @@ def write_space(path: str | Path, folder: Path, base_model: str | None = None) -
     recipe = read_recipe(path)
     name, fetch = _base(recipe, base_model)
     copies = _copies(recipe)
-    document = yaml.safe_load(recipe.text)
+    document = parse_yaml(recipe.text, path)
     document["base_model"] = name
     for item in document["models"]:
         said = item["model"]
