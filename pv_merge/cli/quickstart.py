@@ -26,6 +26,6 @@ def command(folder: Path, train: bool) -> None:
         "\nDone: vectors in ./vectors, a merged model in ./merged/polite. "
         "What to try next, in the same folder:\n"
         "$ pv-merge chat recipes/quickstart/both.yml     # base and mix side by side\n"
-        "$ pv-merge ui recipes/quickstart/both.yml       # the same in a browser, with sliders\n"
+        "$ pip install 'pv-merge[ui]' && pv-merge ui            # the same in a browser, with sliders\n"
         "$ pv-merge init brave                           # the files of a preference of your own"
     )

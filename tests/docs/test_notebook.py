@@ -25,6 +25,7 @@ def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "quickstart" / "models" / BASE.name).symlink_to(BASE.resolve())
     beside = str(Path(sys.executable).parent)
     monkeypatch.setenv("PATH", os.pathsep.join([beside, os.environ["PATH"]]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as conftest says of every test: other work goes on
     notebook = nbformat.read(ROOT / "docs" / "notebooks" / "first-vector.ipynb", as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells)  # none is kept in git
     resources = {"metadata": {"path": str(tmp_path)}}

@@ -20,6 +20,7 @@ def run(*command: str, cwd: Path) -> str:
     """Return what a command prints; without this process's PYTHONPATH and offline settings."""
     unwanted = ("PYTHONPATH", "HF_HUB_OFFLINE")
     there = {key: value for key, value in os.environ.items() if key not in unwanted}
+    there |= {"OMP_NUM_THREADS": "1"}  # threads that wait for each other crawl on a busy machine
     started = time.perf_counter()
     done = subprocess.run(command, cwd=cwd, env=there, capture_output=True, text=True, check=False)
     print(f"{time.perf_counter() - started:6.1f} s  {' '.join(command)[-100:]}")

@@ -35,7 +35,7 @@ def start(recipe: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, "ui", str(recipe), "--no-browser", *options],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"}, cwd=recipe.parent,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}, cwd=recipe.parent,
     )  # fmt: skip
 
 
