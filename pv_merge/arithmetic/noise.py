@@ -7,8 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-BLOCK = 1 << 18
-"""Positions that share one start in the ring of random words."""
+from pv_merge.arithmetic.kernel_shape import BLOCK
 
 BITS = {"BF16": 16, "F16": 24}
 """Random bits that rounding to a dtype takes for each position."""

@@ -130,7 +130,7 @@ class Checkpoint:
         from pv_merge.artifacts.byte_ranges import parts_of, ranges
 
         digest = hashlib.sha256()
-        places = ranges(self)
+        places = ranges(self.parts)
         for name in self.names:
             info = self.infos[name]
             digest.update(f"{name} {info.dtype} {info.shape}\n".encode())

@@ -47,7 +47,7 @@ class Judge:
                 f"--judge-url {url}: expected http:// or https://, such as http://localhost:8000/v1"
             )
         if cache is None:
-            from pv_merge.artifacts.cache import cache_folder
+            from pv_merge.cache import cache_folder
 
             cache = cache_folder() / "judge.sqlite"
         cache.parent.mkdir(parents=True, exist_ok=True)

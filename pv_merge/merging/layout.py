@@ -106,8 +106,10 @@ class Layout:
 
     def __init__(self, opened: OpenRecipe) -> None:
         self.opened = opened
-        self.places = ranges(opened.base)
-        self.inputs = {checkpoint.folder: ranges(checkpoint) for checkpoint in opened.checkpoints}
+        self.places = ranges(opened.base.parts)
+        self.inputs = {
+            checkpoint.folder: ranges(checkpoint.parts) for checkpoint in opened.checkpoints
+        }
         recipe = opened.recipe
         self.cast = NAMED[recipe.dtype] if recipe.dtype else None
         self.out = NAMED[recipe.out_dtype] if recipe.out_dtype else None

@@ -20,8 +20,8 @@ from pv_merge.arithmetic.blocks import (
     whole_tensor_steps,
 )
 from pv_merge.arithmetic.dtypes import DTYPES
+from pv_merge.arithmetic.kernel_shape import BLOCK
 from pv_merge.arithmetic.merge import not_finite_problem
-from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.rounding import Rounder
 from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.arithmetic.windows import Flat

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from pv_merge.arithmetic import fused, surveys
 from pv_merge.arithmetic.blocks import merge_in_torch
-from pv_merge.arithmetic.kernel_shape import ROW
+from pv_merge.arithmetic.kernel_shape import BLOCK, ROW
 from pv_merge.arithmetic.measures import square_sum, square_sum_in_torch
 from pv_merge.arithmetic.merge import merge
-from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 from pv_merge.arithmetic.views import merge_tensor, products
 from pv_merge.errors import PvMergeError

@@ -37,7 +37,8 @@ from pv_merge.artifacts.manifest import read_manifest, said_in
 from pv_merge.artifacts.protection import negative_problem
 from pv_merge.artifacts.reference import parse_reference
 from pv_merge.errors import PvMergeError, Topic
-from pv_merge.recipe.controls import Control, Scope, controls
+from pv_merge.recipe.control import Control, Scope
+from pv_merge.recipe.controls import controls
 from pv_merge.recipe.grouping import InputSettings, group_inputs
 
 NAME = "preference_vector"
