@@ -43,18 +43,21 @@ _NEVER_CALLED = (
 """What Numba's wrappers around a kernel name. They are not used here, but the linker wants addresses."""
 
 
+_one_at_a_time = threading.Lock()
+"""LLVM's linker is not made for several threads."""
+
+
 class Native:
     """A kernel by its name: its machine code from the cache, or else compiled by Numba."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._call: Call | None = None
-        self._lock = threading.Lock()
 
     def __call__(self, *arguments: Argument) -> None:
         """Run it, outside the interpreter's lock."""
         if self._call is None:
-            with self._lock:
+            with _one_at_a_time:
                 self._call = self._call or self._found()
         self._call(*arguments)
 
@@ -100,11 +103,14 @@ def load(path: Path) -> Call:
     address = engine.get_function_address(said["symbol"])
     if not address:
         raise ValueError(f"{path}: holds no {said['symbol']}")
-    return _caller(address, said["dimensions"], engine)
+    return _caller(address, said["dimensions"], (engine, code))
 
 
-def _caller(address: int, dimensions: Sequence[int | None], engine: object) -> Call:
-    """Return a function that calls ``address`` with whole numbers (None) and arrays (dimensions)."""
+def _caller(address: int, dimensions: Sequence[int | None], held: object) -> Call:
+    """Return a function that calls ``address`` with whole numbers (None) and arrays (dimensions).
+
+    ``held`` is what must not be freed as long as it may be called.
+    """
     width = sum(1 if count is None else 5 + 2 * count for count in dimensions)
     function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * (2 + width))(address)
 
@@ -121,6 +127,6 @@ def _caller(address: int, dimensions: Sequence[int | None], engine: object) -> C
                 words.append(int(argument))
         status = function(*words)
         if status not in _FINE:
-            raise RuntimeError(f"a kernel of {engine} ended with {status}")
+            raise RuntimeError(f"a kernel of {held} ended with {status}")
 
     return call

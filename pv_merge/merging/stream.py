@@ -112,7 +112,7 @@ class Pass:
         width = SIZES[self.layout.rules(weight.name, False).stored] * len(self.targets)
         if not all(map(self._files.maps, stored)):
             width += sum(SIZES[source.dtype] for source in stored)
-        step = JOB_ELEMENTS
+        step = max(JOB_ELEMENTS, SMALLEST_WINDOW)
         while step * width > WINDOW_BYTES and step > SMALLEST_WINDOW:
             step //= 2
         return step

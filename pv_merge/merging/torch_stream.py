@@ -5,6 +5,7 @@ The bytes are those of ``pv_merge.merging.stream``, which does all the rest.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -150,4 +151,5 @@ class TorchPass(Pass):
 def _view(flat: Flat, count: int) -> Tensor:
     """Return the elements as a tensor."""
     dtype = DTYPES[flat.dtype]
-    return torch.frombuffer(flat.owner, dtype=dtype, count=count)
+    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(flat.address)
+    return torch.frombuffer(memory, dtype=dtype, count=count)
