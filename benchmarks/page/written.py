@@ -61,7 +61,7 @@ def verdicts(data: Mapping[str, Any]) -> list[str]:
     rises = [s for s in data["steps"] if s["figure"] == data["preference"] and (s["from"], s["to"]) in neighbours]  # fmt: skip
     clear = bool(rises) and all(step["change"]["low"] > 0 for step in rises)
     lines = [
-        f"{_head(more[worst] <= LOOPS)} loops in at most {max(more[worst], 0):.0%} more answers than the base's (at η = {worst:g}; wanted: {LOOPS:.0%}).",
+        f"{_head(more[worst] <= LOOPS)} up to {max(more[worst], 0):.0%} more answers loop than at the base (at η = {worst:g}; wanted: at most {LOOPS:.0%}).",
         f"{_head(max(ratios.values()) <= PERPLEXITY)} perplexity of neutral text at η = −1 and 1 is {ratios[-1]:.2f} and {ratios[1]:.2f} of the base's (wanted: {PERPLEXITY:.2f}).",
         f"{_head(clear)} the margin rises at each step of η, with intervals clear of 0.",
     ]
@@ -71,7 +71,7 @@ def verdicts(data: Mapping[str, Any]) -> list[str]:
     if data["seen"] is not None:
         count = sum(data["seen"])
         enough = count >= SEEN * len(data["seen"])
-        lines.append(f"{_head(enough)} a reader saw the preference in {count} of {len(data['seen'])} drawn prompts (wanted: 8 of 10).")  # fmt: skip
+        lines.append(f"{_head(enough)} one reader, who knew η, saw the preference in {count} of {len(data['seen'])} drawn prompts (wanted: 8 of 10).")  # fmt: skip
     return lines
 
 

@@ -125,10 +125,11 @@ def test_hypervolume_and_inner_product_by_hand() -> None:
 
 
 def test_the_grid_by_what_is_written(tmp_path: Path) -> None:
-    found = grid(evidence(tmp_path), (-1.0, 0.0, 1.0))
+    found = grid(evidence(tmp_path), (-1.0, 0.0, 1.0), tmp_path / "images", "x")
     assert len(found["points"]) == 9 and 0 <= found["free_of_loops"] <= 1
     assert {"helpful", "harmless", "written_loops", "xstest_safe"} <= set(found["base"])
     assert set(found["pictures"]) >= {"helpful", "harmless"}
+    assert (tmp_path / "images" / found["pictures"]["helpful"]).stat().st_size > 1000
 
     def point(loops: float) -> dict[str, Any]:
         return {"figures": {"written_loops": {"value": loops}}}

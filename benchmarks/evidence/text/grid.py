@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ FREE = 0.05
 PICTURES = (*TWO, "written_loops", "xstest_safe", "xstest_unsafe")
 
 
-def grid(evidence: TextEvidence, values: Sequence[float]) -> dict[str, Any]:
+def grid(
+    evidence: TextEvidence, values: Sequence[float], images: Path, prefix: str
+) -> dict[str, Any]:
     """Sweep both preferences; return the figures, ρ, and how much of the grid is free of loops."""
     folder = evidence.work / "grid"
     pv_merge.sweep(
@@ -28,7 +31,11 @@ def grid(evidence: TextEvidence, values: Sequence[float]) -> dict[str, Any]:
     )
     found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     kept = {key: found[key] for key in ("axes", "labels", "base", "points", "spearman", "pareto", "versions")}  # fmt: skip
-    return {**kept, "free_of_loops": free_of_loops(found), "pictures": pictures(folder)}
+    return {
+        **kept,
+        "free_of_loops": free_of_loops(found),
+        "pictures": keep_pictures(folder, images, prefix),
+    }
 
 
 def free_of_loops(summary: dict[str, Any]) -> float:
@@ -38,7 +45,13 @@ def free_of_loops(summary: dict[str, Any]) -> float:
     return sum(value <= limit + 1e-9 for value in loops) / len(loops)
 
 
-def pictures(folder: Path) -> dict[str, str]:
-    """Return the heat maps that a sweep drew, by figure."""
-    found = {name: folder / f"heatmap-{name}.png" for name in PICTURES}
-    return {name: str(path) for name, path in found.items() if path.exists()}
+def keep_pictures(folder: Path, images: Path, prefix: str) -> dict[str, str]:
+    """Copy the heat maps that a sweep drew; return their new names by figure."""
+    images.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name in PICTURES:
+        path = folder / f"heatmap-{name}.png"
+        if path.exists():
+            found[name] = f"{prefix}-{name.replace('_', '-')}.png"
+            shutil.copyfile(path, images / found[name])
+    return found
