@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.page.claims import claims
 from benchmarks.page.speed import controls, merging, spent, training
 from benchmarks.page.vectors import CURVES, curve, rounding, vectors
+from benchmarks.page.written import written
 
 
 def main() -> None:
@@ -28,7 +29,16 @@ def main() -> None:
     ]
     for name, title in CURVES.items():
         lines += curve(name, title)
-    lines += [*claims(), *vectors(), *rounding(), *controls(), *merging(), *spent(), *training()]
+    lines += [
+        *written(),
+        *claims(),
+        *vectors(),
+        *rounding(),
+        *controls(),
+        *merging(),
+        *spent(),
+        *training(),
+    ]
     Path("docs/results.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
