@@ -13,6 +13,7 @@ from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings, noise_findings
 from pv_merge.recipe.checks.finding import Finding, error, raise_errors, warning
 from pv_merge.recipe.checks.fit import input_findings
+from pv_merge.recipe.checks.related import related_findings
 from pv_merge.recipe.checks.roles import (
     polarity_findings,
     preference_findings,
@@ -75,7 +76,7 @@ class _Opening:
         opened = None
         if base is not None:
             inputs = self._inputs(recipe, base, where)
-            self._add(where, base_findings(recipe.base_model, inputs, base, deep))
+            self._add(where, base_findings(recipe, inputs, base, deep))
             self._add(where, dtype_findings(recipe, base, inputs))
             self._add(where, noise_findings(base, inputs))
             self._add(where, finite_findings(base, inputs) if deep else [])
@@ -83,6 +84,8 @@ class _Opening:
             self._add(where, protected_findings(recipe, inputs))
             if not problems and len(inputs) == len(recipe.inputs):
                 opened = self._whole(recipe, base, inputs)
+            if opened is not None and recipe.allow_related_base:
+                self._add(where, related_findings(opened))
         self._add(where, preference_findings(recipe))
         return opened
 
@@ -111,7 +114,7 @@ class _Opening:
         for said in recipe.inputs:
             try:
                 item = OpenInput(said)
-                self._add(where, input_findings(item, recipe.base_model, base))
+                self._add(where, input_findings(item, recipe, base))
             except PvMergeError as reason:
                 self._refused(recipe, reason)
             else:

@@ -43,7 +43,7 @@ class Document(BaseModel):
 TOKENIZER_KEYS = ("tokenizer_source", "tokenizer", "chat_template")
 """Keys that only mergekit acts on."""
 
-INPUT_KEYS = ("preference", "polarity")
+INPUT_KEYS = ("preference", "polarity", "base")
 """Keys of an input's parameters that are no controls."""
 
 
@@ -150,7 +150,7 @@ class _Reader:
                 text = f"{entry.model}: {key} must be text, got {shown(value)}"
                 self.add(text, Topic.SYNTAX)
         said = self._numbers(entry.parameters, f"{entry.model}: ", words["preference"])
-        return RecipeInput(entry.model, words["preference"], words["polarity"], said)
+        return RecipeInput(entry.model, words["preference"], words["polarity"], said, words["base"])
 
     def shared(
         self, parameters: Mapping[str, object]
