@@ -33,6 +33,8 @@ from pv_merge.recipe.own_base import noted
 
 TELLING = 4.0
 """Spreads of random directions from which on a cosine tells something."""
+SMALLEST = 0.01
+"""Eta below which nothing is suggested: a hundredth of a vector is no difference to any answer."""
 
 
 class Along(TypedDict):
@@ -150,13 +152,15 @@ class _Sums:
         found: dict[str, VectorDrift] = {}
         for number, (label, vector) in enumerate(vectors.items()):
             along = _along(totals[number])
-            telling = abs(along["cosine"]) > TELLING * along["spread"]
+            telling = (
+                abs(along["cosine"]) > TELLING * along["spread"] and -joint[number] >= SMALLEST
+            )
             found[label] = {
                 **along,
                 "preference": vector.preference,
                 "norm": totals[number][1] ** 0.5,
                 "joint_eta": joint[number],
-                "suggested_eta": max(0.0, -joint[number]) if telling else 0.0,
+                "suggested_eta": -joint[number] if telling else 0.0,
                 "layers": {key: _along(self.layers[key][number]) for key in order},
             }
         return {

@@ -75,6 +75,11 @@ class OpenRecipe:
         self._settings = recipe.table({name: self.depth(name) for name in floating})
 
     @property
+    def live_base(self) -> str:
+        """What transformers loads for the base: its unpacked copy where it is quantized."""
+        return self.base.name
+
+    @property
     def checkpoints(self) -> list[Checkpoint]:
         """The inputs that are checkpoints or dense vectors."""
         return [item.checkpoint for item in self.inputs if item.checkpoint is not None]

@@ -30,11 +30,12 @@ from torch import Tensor
 from pv_merge.arithmetic.dtypes import NARROW
 from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
-from pv_merge.artifacts.fit import compare_headers
+from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.fit import compare_headers, unmergeable
 from pv_merge.artifacts.manifest import said_in
 from pv_merge.artifacts.protection import negative_problem
 from pv_merge.artifacts.reference import parse_reference
-from pv_merge.errors import PvMergeError, Topic
+from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.integrations.mergekit.related import origin_inputs, refuse_other_bases
 from pv_merge.recipe.controls import Control, Scope, controls
 from pv_merge.recipe.grouping import InputSettings, group_inputs
@@ -153,6 +154,7 @@ class PreferenceVectorMethod(FunctionalGroupMergeMethod):
                 item for item in input_ids if isinstance(item, ModelReference) and item != base_id
             ]
             if base_id.lora is None and Path(base_id.model.path).is_dir():
+                raise_all(unmergeable(Checkpoint(base_id.model.path)), Topic.DTYPE)
                 compare_headers(
                     base_id.model.path, [item.model.path for item in inputs if item.lora is None]
                 )
