@@ -113,6 +113,14 @@ _BUILT_IN = (
         expected="true or false",
         default=False,
     ),
+    Control(
+        "allow_related_base",
+        linear=True,
+        scope=Scope.MERGE,
+        kind=bool,
+        expected="true or false",
+        default=False,
+    ),
 )
 
 _record: dict[str, Control] = {control.name: control for control in _BUILT_IN}
