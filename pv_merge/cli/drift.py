@@ -58,21 +58,20 @@ def command(
         from pv_merge.evaluation.drift_chart import draw_drift
 
         draw_drift(found, plot)
-    written = (
-        write_undoing(found, dict(zip(labels, names, strict=True)), Path(recipe))
-        if recipe
-        else None
-    )
+    said = None
+    if recipe:
+        written = write_undoing(found, dict(zip(labels, names, strict=True)), Path(recipe))
+        undoes, nothing = (
+            f"pv-merge run {recipe} OUT undoes it",
+            f"nothing to undo, {recipe} not written",
+        )
+        said = undoes if written else nothing
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     _print(found)
-    if recipe:
-        click.echo(
-            f"pv-merge run {recipe} OUT undoes it"
-            if written
-            else f"nothing to undo, {recipe} not written"
-        )
+    if said:
+        click.echo(said)
 
 
 def _print(found: Drift) -> None:
