@@ -58,20 +58,16 @@ def command(
         from pv_merge.evaluation.drift_chart import draw_drift
 
         draw_drift(found, plot)
-    said = None
+    undone = None
     if recipe:
-        written = write_undoing(found, dict(zip(labels, names, strict=True)), Path(recipe))
-        undoes, nothing = (
-            f"pv-merge run {recipe} OUT undoes it",
-            f"nothing to undo, {recipe} not written",
-        )
-        said = undoes if written else nothing
+        undone = write_undoing(found, dict(zip(labels, names, strict=True)), Path(recipe))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     _print(found)
-    if said:
-        click.echo(said)
+    if recipe:
+        undoes = f"pv-merge run {recipe} OUT undoes it"
+        click.echo(undoes if undone else f"nothing to undo, {recipe} not written")
 
 
 def _print(found: Drift) -> None:
