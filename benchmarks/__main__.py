@@ -11,7 +11,8 @@ import click
 
 from benchmarks.adapters import adapters
 from benchmarks.commands import command_line
-from benchmarks.merging import grid, merges, start_up
+from benchmarks.large import large
+from benchmarks.merging import first_merge, grid, merges, start_up
 
 
 @click.command()
@@ -32,6 +33,9 @@ from benchmarks.merging import grid, merges, start_up
 @click.option(
     "--points", default="1,5,25", show_default=True, help="Sizes of grids, on the first size."
 )
+@click.option(
+    "--large", "big", default="3B", show_default=True, help="Layouts of ours alone: 3B, 8B."
+)
 @click.option("--repeats", default=3, show_default=True, help="Counted runs of each command.")
 @click.option(
     "-o",
@@ -40,7 +44,9 @@ from benchmarks.merging import grid, merges, start_up
     default=Path("benchmarks/results.json"),
     show_default=True,
 )
-def main(work: Path, sizes: str, preferences: str, points: str, repeats: int, output: Path) -> None:
+def main(
+    work: Path, sizes: str, preferences: str, points: str, big: str, repeats: int, output: Path
+) -> None:
     """Run ours and its peers in turn, and write ratios of medians."""
     from trainers.manifest import versions
 
@@ -63,6 +69,8 @@ def main(work: Path, sizes: str, preferences: str, points: str, repeats: int, ou
 
     results["live"] = switch()
     results["start_up"] = start_up(work, repeats)
+    results["first_merge"] = first_merge(work, names[0], repeats)
+    results["large"] = [large(work, name, repeats) for name in big.split(",") if name]
     output.write_text(json.dumps(results, indent=2) + "\n")
     from benchmarks.show import plot, table
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.inputs import Size
+from benchmarks.inputs import SIZES
 
-EIGHT_B = Size("8B", 4096, 14336, 32, 32, 8, 128256)
+EIGHT_B = SIZES["8B"]
 
 
 def write_layout(folder: Path) -> None:

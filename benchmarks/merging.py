@@ -28,9 +28,12 @@ def merges(work: Path, size_name: str, preferences: int, repeats: int) -> dict[s
         )
     }
     mergekit, ours = script("mergekit-yaml"), script("pv-merge")
+    base = ["--base", str(inputs[0]), "--name", "p0"]
     stock = ["--no-copy-tokenizer", "--quiet"]
     files = " ".join(str(folder / "model.safetensors") for folder in inputs)
     copy = f"cat {files} > /dev/null && mkdir -p {out} && cp {inputs[0]}/model.safetensors {out}/"
+    halves = [str(folder) for folder in inputs[1:3]]
+    pair = " ".join(f"{folder}/model.safetensors" for folder in (str(inputs[0]), *halves))
     commands = {
         "task_arithmetic float32": [mergekit, str(recipes["arithmetic32"]), str(out), *stock],
         "task_arithmetic bf16": [mergekit, str(recipes["arithmetic16"]), str(out), *stock],
@@ -40,7 +43,11 @@ def merges(work: Path, size_name: str, preferences: int, repeats: int) -> dict[s
         "pv-merge run --no-report": [ours, "run", str(recipes["ours"]), str(out), "--no-report"],
         "imports of pv-merge run": [sys.executable, "-c", "import pv_merge.merging.run"],
         "read all, write one (cat, cp)": ["sh", "-c", copy],
-    }
+        "pv-merge extract, dense": [ours, "extract", *halves, "-o", str(out), *base, "--dtype", "bfloat16"],
+        "read three, write one (cat, cp)": ["sh", "-c", copy.replace(files, pair)],
+    }  # fmt: skip
+    if size.parameters > 5e8:  # it sorts every tensor, which takes minutes
+        del commands["ties float32"]
     print(f"{size_name}, {preferences} preferences, {size.parameters / 1e6:.0f} M parameters")
     timings = in_turn(commands, repeats, [out])
     reference = timings["task_arithmetic float32"].median
@@ -51,6 +58,12 @@ def merges(work: Path, size_name: str, preferences: int, repeats: int) -> dict[s
         rows[name] = {**timing.to_dict(), "of_task_arithmetic": round(timing.median / reference, 4)}
     for name in ("pv-merge run", "pv-merge run --no-report"):
         rows[name]["without_imports_of_limit"] = round((timings[name].median - imports) / limit, 3)
+        rows[name]["of_limit"] = round(timings[name].median / limit, 3)
+    rows["pv-merge extract, dense"]["of_limit"] = round(
+        timings["pv-merge extract, dense"].median
+        / timings["read three, write one (cat, cp)"].median,
+        3,
+    )
     rows["preference_vector in mergekit-yaml"]["of_task_arithmetic_bf16"] = round(
         timings["preference_vector in mergekit-yaml"].median
         / timings["task_arithmetic bf16"].median,
@@ -121,6 +134,22 @@ def write_inputs(models: Path, size: Size, preferences: int) -> list[Path]:
             seed = 1 + 2 * number + index
             inputs.append(write_model(models / f"{polarity}{number}", size, seed, around=0))
     return inputs
+
+
+def first_merge(work: Path, size_name: str, repeats: int) -> dict[str, Any]:
+    """Time a merge with an empty cache of kernels, which compiles them, beside the next one."""
+    models, out, cache = work / size_name, work / "out", work / "cache"
+    write_inputs(models, SIZES[size_name], 2)
+    recipe = write_recipe(work / "first.yml", models, 2, "preference_vector", out_dtype="bfloat16")
+    run = ["env", f"PV_MERGE_CACHE={cache}", script("pv-merge"), "run", str(recipe), str(out)]
+    commands = {
+        "first": ["sh", "-c", f"rm -rf {cache} && {' '.join(run)}"],
+        "second": run,
+    }
+    print(f"{size_name}, the first merge on a machine")
+    timings = in_turn(commands, repeats, [out])
+    shutil.rmtree(cache)
+    return {name: timing.to_dict() for name, timing in timings.items()}
 
 
 def start_up(work: Path, repeats: int) -> dict[str, Any]:

@@ -9,15 +9,17 @@ make an adapter again that the cache has dropped, whatever happens to the folder
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
 INDEX = "shelf.json"
 
-_in_use: dict[Path, Any] = {}
-"""Locked files of the shelves that this process serves from; they end with the process."""
+_in_use: dict[Path, FileLock] = {}
+"""Locks on the shelves that this process serves from; they end with the process."""
 
 
 def serving_folder() -> Path:
@@ -99,8 +101,7 @@ def fill(vectors: Mapping[str, ServedVector], dtype: str) -> Shelf:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock, against other threads and other processes alike."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path):
         yield
 
 
@@ -116,18 +117,25 @@ def _copy(vectors: Mapping[str, ServedVector], folder: Path) -> None:
 
 def _use(folder: Path) -> None:
     if folder not in _in_use:
-        file = (folder / "in-use").open("a")
-        fcntl.flock(file, fcntl.LOCK_SH)
-        _in_use[folder] = file
+        lock = FileLock(folder / f"in-use-{os.getpid()}")
+        lock.acquire()
+        _in_use[folder] = lock
 
 
 def _drop_unused(folder: Path) -> None:
+    """Remove a shelf on which no process holds a lock; others wait, since ``fill`` holds theirs."""
+    taken: list[FileLock] = []
     try:
-        with (folder / "in-use").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError:
-        pass  # a server uses it
+        for path in folder.glob("in-use*"):
+            lock = FileLock(path, timeout=0)
+            lock.acquire()
+            taken.append(lock)
+    except (Timeout, OSError):
+        return  # a server uses it
+    finally:
+        for lock in taken:
+            lock.release()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _file_hash(folder: Path) -> str:
