@@ -64,6 +64,11 @@ class Adapter:
         return str(self.folder)
 
     @property
+    def parts(self) -> list[WeightsFile]:
+        """Its one file."""
+        return [self._file]
+
+    @property
     def base_model(self) -> str | None:
         """The base that the adapter's config names."""
         return self.config.base_model_name_or_path or None
@@ -76,10 +81,6 @@ class Adapter:
     def _flipped(self, module: str, pair: Pair) -> bool:
         """Return whether a module's weight is (B @ A)ᵀ: a lookup table's, or a Conv1D's."""
         return pair.embedding or (self.transposed and not module.endswith(_HEAD))
-
-    @cached_property
-    def _file(self) -> WeightsFile:
-        return WeightsFile(self.folder / ADAPTER_WEIGHTS)
 
     @cached_property
     def pairs(self) -> dict[str, Pair]:

@@ -76,13 +76,21 @@ def messages(row: Row, key: str) -> tuple[tuple[str, str], ...]:
     found = value(row, key)
     if not isinstance(found, list) or not found:
         raise RowError(f"{key} must be a list of messages")
-    try:
-        return tuple((message["role"], message["content"]) for message in found)
-    except (KeyError, TypeError):
-        raise RowError(f"{key} must be messages with role and content") from None
+    turns = []
+    for message in found:
+        said = [message.get(part) for part in ("role", "content")] if _is_row(message) else []
+        if len(said) != 2 or not all(isinstance(part, str) for part in said):
+            raise RowError(f"{key} must be messages with role and content, both text")
+        turns.append((said[0], said[1]))
+    return tuple(turns)
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, Mapping)
 
 
 def instruction_prompt(row: Row) -> str:
     """Return the prompt of an Alpaca row: the instruction, and the input below it if there is one."""
-    instruction, extra = text(row, "instruction"), row.get("input") or ""
+    instruction = text(row, "instruction")
+    extra = text(row, "input") if row.get("input") is not None else ""
     return f"{instruction}\n\n{extra}" if extra else instruction
