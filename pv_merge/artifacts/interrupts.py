@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -16,6 +18,8 @@ SIGNALS = ("SIGTERM", "SIGHUP")
 """What a scheduler, ``kill``, and a terminal that closes send; Windows has no SIGHUP."""
 SECONDS = 1.0
 """What fails so soon after an interrupt failed because of it."""
+AGAIN = 0.05
+"""Seconds after which an interrupt that was lost comes again."""
 
 _interrupted_at = float("-inf")
 
@@ -63,8 +67,14 @@ def interrupt_on_signals() -> Callable[[], None]:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) == usual:
                 before[number] = signal.signal(number, handler)
+    hook, again = sys.unraisablehook, list[threading.Timer]()
+    if before:
+        sys.unraisablehook = partial(_unraisable, hook, again)
 
     def restore() -> None:
+        sys.unraisablehook = hook
+        for timer in again:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -75,6 +85,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     global _interrupted_at
     _interrupted_at = time.monotonic()
     raise KeyboardInterrupt
+
+
+def _unraisable(usual: Callable[[Any], Any], timers: list[threading.Timer], said: Any) -> None:
+    """Interrupt again where the interrupt came into code whose exceptions nobody gets."""
+    if not issubclass(said.exc_type, KeyboardInterrupt):
+        usual(said)
+        return
+    timer = threading.Timer(AGAIN, _thread.interrupt_main)
+    timer.daemon = True
+    timers.append(timer)
+    timer.start()
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import click
 import pytest
@@ -55,6 +56,29 @@ def test_an_error_without_an_interrupt_is_itself(monkeypatch: pytest.MonkeyPatch
 def test_what_we_say_of_an_interrupt_stays() -> None:
     result = CliRunner().invoke(program, ["imported", str(int(signal.SIGINT)), "ours"])
     assert (result.exit_code, result.output) == (1, "Error: line\n")
+
+
+@program.command()
+def lost() -> None:
+    """As an interrupt that comes while something is freed."""
+
+    class Freed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    freed = Freed()
+    del freed
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_an_interrupt_that_is_lost_comes_again() -> None:
+    start, hook = time.monotonic(), sys.unraisablehook
+    result = CliRunner().invoke(program, ["lost"])
+    assert (result.exit_code, result.output) == (1, "\nAborted!\n")
+    assert time.monotonic() - start < 10 and sys.unraisablehook is hook
 
 
 ENDING = """

@@ -10,16 +10,15 @@ import signal
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-IMPORTED = (
-    "pv_merge.cli", "pv_merge.cli.calibrate", "pv_merge.cli.extract", "pv_merge.cli.push",
-    "pv_merge.cli.run", "pv_merge.cli.sweep", "pv_merge.evaluation.sweep.pictures",
-    "pv_merge.hub.push", "trainers.cli", "trainers.dpo", "matplotlib.pyplot", "peft", "trl",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from torture.world import Case
+
 RESULT = Path(__file__).resolve().parents[2] / "benchmarks/results/torture.json"
 
 
@@ -38,10 +37,11 @@ def command(count: int, seed: int, only: tuple[str, ...], result: Path) -> None:
 
     endpoint, hub = start_hub()
     try:
-        found = kills(folder, endpoint, count, seed, only, result)
+        kills(folder, endpoint, count, seed, only, result)
     finally:
         os.kill(hub, signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)
+    found = json.loads(result.read_text())["kills"]
     faults = [line for part in found.values() for line in part["faults"]]
     click.echo(f"{len(faults)} faults; counts in {result}")
     sys.exit(bool(faults))
@@ -49,29 +49,33 @@ def command(count: int, seed: int, only: tuple[str, ...], result: Path) -> None:
 
 def kills(
     folder: Path, endpoint: str, count: int, seed: int, only: tuple[str, ...], result: Path
-) -> dict[str, Any]:
+) -> None:
     """Send every signal ``count`` times to each command."""
-    from torture.kills import SIGNALS, Kills
+    from torture.forks import in_a_copy
     from torture.world import cases, make
 
-    warm()
-    make(folder / "world")
-    found = {}
+    in_a_copy(lambda: make(folder / "world"))
     for case in cases(folder / "world", endpoint):
-        if only and case.name not in only:
-            continue
-        start = time.monotonic()
-        trials = Kills(case, folder / "world", folder / "room", seed)
-        for number in SIGNALS * count:
-            for fault in trials.trial(number):
-                click.echo(fault)
-        found[case.name] = {"seed": seed, **trials.to_dict()}
-        keep(result, {"kills": found})
-        seconds = time.monotonic() - start
-        click.echo(
-            f"{case.name}: {3 * count} signals, {len(trials.faults)} faults, {seconds:.0f} s"
-        )
-    return found
+        if not only or case.name in only:
+            in_a_copy(partial(one, case, folder, count, seed, result))
+
+
+def one(case: Case, folder: Path, count: int, seed: int, result: Path) -> None:
+    """Kill one command, and keep the counts."""
+    from torture.kills import SIGNALS, Kills
+
+    for name in ("pv_merge.cli", "trainers.cli", *case.imports):
+        importlib.import_module(name)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    start = time.monotonic()
+    trials = Kills(case, folder / "world", folder / "room", seed)
+    for number in SIGNALS * count:
+        for fault in trials.trial(number):
+            click.echo(fault)
+    keep(result, {"kills": {case.name: {"seed": seed, **trials.to_dict()}}})
+    seconds = time.monotonic() - start
+    click.echo(f"{case.name}: {3 * count} signals, {len(trials.faults)} faults, {seconds:.0f} s")
 
 
 def keep(result: Path, found: dict[str, Any]) -> None:
@@ -80,15 +84,6 @@ def keep(result: Path, found: dict[str, Any]) -> None:
     for part, counts in found.items():
         told[part] = {**told.get(part, {}), **counts}
     result.write_text(json.dumps(told, indent=1) + "\n")
-
-
-def warm() -> None:
-    """Import what the commands import, so that a fork starts at once."""
-    import torch
-
-    torch.set_num_threads(1)
-    for name in IMPORTED:
-        importlib.import_module(name)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,23 @@ def run(
     return Ended(os.waitstatus_to_exitcode(status), time.monotonic() - start, said, hung)
 
 
+def in_a_copy(function: Callable[[], None]) -> None:
+    """Call ``function`` in a fork, which imports what it likes, and wait for it."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise RuntimeError("a part of it failed")
+
+
 def _wait(pid: int, until: float) -> int | None:
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)

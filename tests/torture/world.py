@@ -13,14 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from hub_client import merge_folder
 from hub_store import WRITE_TOKEN
 
-from eval_tiny import make_recipe
 from hub_server import running
-from models import pair, perturbed, recipe
-from train_tiny import config, pair_rows, save_base, write_config, write_rows
 
 State = Mapping[str, str]
 """What is there, by name: a hash of each thing that two runs must have alike."""
@@ -41,11 +36,19 @@ class Case:
     """Whether its folder grows in place, and a second call goes on there."""
     prepare: Callable[[], None] = lambda: None
     """What its process needs."""
+    imports: tuple[str, ...] = ()
+    """What is imported before its process is copied."""
 
 
 def make(world: Path) -> None:
     """Write the inputs: a base of two layers, one of sixteen, policies, pairs, a merged folder."""
+    import yaml
+    from hub_client import merge_folder
     from transformers import AutoModelForCausalLM
+
+    from eval_tiny import make_recipe
+    from models import pair, perturbed, recipe
+    from train_tiny import config, pair_rows, save_base, write_config, write_rows
 
     make_recipe(world / "small")
     base = save_base(world / "deep/base", layers=16)
@@ -67,8 +70,8 @@ def cases(world: Path, endpoint: str) -> list[Case]:
     deep, small = world / "deep", world / "small"
     sides = [str(deep / side) for side in ("positive", "negative")]
     pairs = ["--pairs", f"polite={small / 'pairs.jsonl'}"]
-    ranges = ["--range", "polite=0:1:0.25", "--range", "brief=0:1:0.5"]
-    axes = ["--eta", "polite=-1,0,1", "--eta", "brief=0,1"]
+    ranges = ["--range", "polite=0:1:0.25", "--range", "brief=0:0:1"]
+    axes = ["--eta", "polite=-1,0,1"]
 
     def out(*arguments: str, flag: str | None = "-o") -> Callable[[Path], list[str]]:
         given = [flag] if flag else []
@@ -83,17 +86,34 @@ def cases(world: Path, endpoint: str) -> list[Case]:
         return lambda place: [*start, f"alice/{place.name}", *more]
 
     figures = ("eta", "allowed", "figures", "points", "suggested", "trace", "pareto", "steps")
+    run = out("run", str(deep / "recipe.yml"), flag=None)
+    merging = (
+        "pv_merge.cli.run",
+        "pv_merge.hub.merge",
+        "pv_merge.arithmetic.fused",
+        "rich.progress",
+    )
+    live = (
+        "pv_merge.evaluation.sweep.pictures", "pv_merge.evaluation.sweep.report", "pv_merge.live.subject",
+        "pv_merge.live.weights", "pv_merge.evaluation.bench", "pv_merge.evaluation.measures.pairs",
+        "pv_merge.data.pairs", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto", "datasets", "matplotlib.pyplot", "rich.progress", "scipy.stats",
+    )  # fmt: skip
     return [
-        Case("extract", out("extract", *sides, "--base", str(deep / "base"), "--name", "p"), tree),
-        Case("run", out("run", str(deep / "recipe.yml"), flag=None), tree),
-        Case("grid", _then(out("run", str(deep / "recipe.yml"), flag=None), "--eta", "polite=-1,0,1"), tree),
-        Case("sweep", out("sweep", str(small / "recipe.yml"), *axes, *pairs),
-             lambda place: said(place / "out/summary.json", figures), resumes=True),
-        Case("calibrate", out("calibrate", str(small / "recipe.yml"), "--maximize", "polite", *ranges, *pairs),
-             lambda place: said(place / "out/calibration.json", figures), resumes=True),
+        Case("run", run, tree, imports=merging),
+        Case("grid", _then(run, "--eta", "polite=-1,0,1"), tree,
+             imports=merging),
+        Case("extract", out("extract", *sides, "--base", str(deep / "base"), "--name", "p"), tree,
+             imports=("pv_merge.cli.extract", "pv_merge.merging.extract")),
         Case("push", push(), lambda place: published(endpoint, f"alice/{place.name}"),
-             push("--exist-ok"), prepare=online),
-        Case("train", train(), weights, train("--resume"), resumes=True),
+             push("--exist-ok"), prepare=online, imports=("pv_merge.cli.push", "pv_merge.hub.push")),
+        Case("sweep", out("sweep", str(small / "recipe.yml"), *axes, *pairs),
+             lambda place: said(place / "out/summary.json", figures), resumes=True,
+             imports=("pv_merge.cli.sweep", "pv_merge.evaluation.sweep.sweep", *live)),
+        Case("calibrate", out("calibrate", str(small / "recipe.yml"), "--maximize", "polite", *ranges, *pairs),
+             lambda place: said(place / "out/calibration.json", figures), resumes=True,
+             imports=("pv_merge.cli.calibrate", "pv_merge.evaluation.calibrate.calibrate", *live)),
+        Case("train", train(), weights, train("--resume"), resumes=True, imports=("trainers.dpo", "peft", "trl")),
     ]  # fmt: skip
 
 
