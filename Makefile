@@ -66,6 +66,10 @@ test: $(READY)  ## run every test, those on a real model among them
 test-fast: $(READY)  ## run the tests that take about a minute and a half together
 	$(BIN)/python -m pytest -m "not slow"
 
+.PHONY: fuzz
+fuzz: $(READY)  ## give every reader 100,000 inputs that it was not made for (SECONDS=120 a reader at most)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --count $(or $(COUNT),100000) --seconds $(or $(SECONDS),120) --seed $(or $(SEED),1)
+
 .PHONY: torture
 torture: $(READY)  ## kill every command that writes at random moments (COUNT=50 of each signal, an hour and a half)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m torture --count $(or $(COUNT),50)

@@ -7,10 +7,11 @@ a crash of the whole process.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from pv_merge.data.documents import mapping, parse_json, parse_object
 from pv_merge.errors import PvMergeError, Topic, os_errors
@@ -67,13 +68,15 @@ def _listed(path: Path, content: bytes) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with os_errors(path, "read"):
-        compressed = is_gzip(path)
     try:
-        with os_errors(path, "read"), gzip.open(path) if compressed else path.open("rb") as file:
+        with os_errors(path, "read"), _unpacked(path) as file:
             yield file
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise PvMergeError(f"{path}: is not a whole gzip file ({error})") from None
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if is_gzip(path) else path.open("rb")
 
 
 def is_gzip(path: Path) -> bool:

@@ -140,10 +140,6 @@ def _stream(
         engine = _engine(layout, targets, moved, threads, device)
         engine.run()
         opened.refuse_changed()
-    except OSError as error:
-        raise PvMergeError(
-            f"{places[0][1].parent}: {error.strerror or error}; is the disk full?"
-        ) from None
     finally:
         for target in targets:
             target.files.close()

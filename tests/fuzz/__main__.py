@@ -29,7 +29,7 @@ def command(count: int, seconds: float, seed: int, only: tuple[str, ...], result
     """Give each reader inputs; exit with 1 if anything but our errors left one."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory(prefix="pv-merge-fuzz-") as work:
-        os.environ["PV_MERGE_CACHE"] = os.environ["HF_HOME"] = f"{work}/cache"
+        os.environ |= {"PV_MERGE_CACHE": f"{work}/cache", "HF_DATASETS_CACHE": f"{work}/data"}
         from fuzz.targets import TARGETS
 
         faults = 0

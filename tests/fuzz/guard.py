@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +79,7 @@ def guarded(folder: Path) -> Iterator[None]:
     if not _WATCH.installed:
         sys.addaudithook(_WATCH)
         _WATCH.installed = True
-    cache = os.environ.get("PV_MERGE_CACHE") or tempfile.gettempdir()
+    caches = [os.environ[key] for key in ("PV_MERGE_CACHE", "HF_DATASETS_CACHE")]
     _WATCH.found.clear()
 
     def slow(number: int, frame: FrameType | None) -> None:
@@ -88,7 +87,7 @@ def guarded(folder: Path) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, slow)
     signal.setitimer(signal.ITIMER_REAL, LIMIT)
-    _WATCH.roots = (str(folder.resolve()), cache, os.devnull)
+    _WATCH.roots = (str(folder.resolve()), *caches, os.devnull)
     try:
         yield
     except _TooSlow:

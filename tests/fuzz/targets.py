@@ -291,9 +291,9 @@ def _journal_lines(random: Random) -> bytes:
 
 
 TARGETS = [
-    Target("recipe", file("r.yml", _lazily("pv_merge.recipe.reading", "read_recipe")), of(RECIPE, as_yaml)),
-    Target("training config", file("t.yml", _training), of(TRAINING, as_yaml)),
-    Target("trait file", file("t.yml", _lazily("trainers.traits.trait_file", "read_trait")), of(TRAIT, as_yaml)),
+    Target("recipe", file("r.yml", _lazily("pv_merge.recipe.reading", "read_recipe")), of(RECIPE, as_yaml), share=0.25),
+    Target("training config", file("t.yml", _training), of(TRAINING, as_yaml), share=0.25),
+    Target("trait file", file("t.yml", _lazily("trainers.traits.trait_file", "read_trait")), of(TRAIT, as_yaml), share=0.25),
     Target("manifest", file("preference_vector.json", _manifest), of(MANIFEST)),
     Target("adapter config", file("adapter_config.json", _adapter), of(ADAPTER), share=0.15),
     Target("index", file("model.safetensors.index.json", _index), of(INDEX)),

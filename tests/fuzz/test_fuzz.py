@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from fuzz.guard import FoundError, guarded, read, warm
@@ -27,14 +28,23 @@ def test_any_input(target: Target, work: Path) -> None:
     folder = work / target.name
     folder.mkdir()
     warm(target, folder)
+    for number in range(int(COUNT * target.share)):
+        data = target.make(Random(f"test {number}"))
+        try:
+            read(target.parse, folder, data)
+        except FoundError as error:
+            pytest.fail(f"input {number}: {error}; {data[:300]!r}")
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_any_form(target: Target, work: Path) -> None:
+    folder = work / f"{target.name} by hypothesis"
+    folder.mkdir()
+    warm(target, folder)
 
     @seed(7)
     @settings(
-        max_examples=int(COUNT * target.share),
-        phases=[Phase.generate],
-        database=None,
-        derandomize=False,
-        suppress_health_check=list(HealthCheck),
+        max_examples=25, database=None, derandomize=False, suppress_health_check=list(HealthCheck)
     )
     @given(data=strategy(target.make))
     def each(data: bytes) -> None:
@@ -70,7 +80,5 @@ def test_the_guard_sees_what_is_touched_and_what_is_slow(tmp_path: Path) -> None
 
 @given(st.integers(0, 10**6))
 def test_inputs_are_the_same_for_a_seed(number: int) -> None:
-    from random import Random
-
     make = TARGETS[0].make
     assert make(Random(number)) == make(Random(number))
