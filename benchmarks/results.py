@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.page.claims import claims
+from benchmarks.page.foreign import drift, transplant
 from benchmarks.page.speed import controls, merging, spent, training
 from benchmarks.page.vectors import CURVES, curve, rounding, vectors
+from benchmarks.page.written import written
 
 
 def main() -> None:
@@ -28,7 +30,18 @@ def main() -> None:
     ]
     for name, title in CURVES.items():
         lines += curve(name, title)
-    lines += [*claims(), *vectors(), *rounding(), *controls(), *merging(), *spent(), *training()]
+    lines += [
+        *written(),
+        *claims(),
+        *vectors(),
+        *transplant(),
+        *drift(),
+        *rounding(),
+        *controls(),
+        *merging(),
+        *spent(),
+        *training(),
+    ]
     Path("docs/results.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
