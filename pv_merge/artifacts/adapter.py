@@ -58,15 +58,11 @@ class Adapter:
                 f"{folder}: holds no {ADAPTER_WEIGHTS}; was the adapter saved as a pickle?"
             )
         self._file = WeightsFile(self.folder / ADAPTER_WEIGHTS)
+        self.parts = [self._file]
         self.config: AdapterConfig = read_adapter_config(self.folder / ADAPTER_CONFIG)
 
     def __str__(self) -> str:
         return str(self.folder)
-
-    @property
-    def parts(self) -> list[WeightsFile]:
-        """Its one file."""
-        return [self._file]
 
     @property
     def base_model(self) -> str | None:

@@ -38,6 +38,9 @@ def point_key(point: Point) -> str:
     return json.dumps({name: _number(point[name]) for name in sorted(point)})
 
 
+_Number = StrictFloat | Annotated[StrictInt, Field(gt=-(2**53), lt=2**53)]
+
+
 class _Measure(BaseModel):
     kind: Literal["measure"]
     measure: StrictStr
@@ -45,13 +48,13 @@ class _Measure(BaseModel):
 
 
 class _Taken(BaseModel):
-    point: dict[str, StrictFloat | StrictInt | None]
+    point: dict[str, _Number | None]
     measure: StrictStr
 
 
 class _Record(_Taken):
     kind: Literal["record"]
-    seconds: StrictFloat | StrictInt
+    seconds: _Number
     record: Any
 
 

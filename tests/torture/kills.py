@@ -63,6 +63,7 @@ class Kills:
             count["left something"] += bool(left)
             again = self._run(place, again=True)
             count["next call finished"] += again.code == 0
+            count["was whole all the same"] += "already holds" in again.said
             problems += self._at_the_end(place, again)
         clear(place)
         found = [f"{about}: {problem}" for problem in problems]
