@@ -92,7 +92,11 @@ class OpenRecipe:
 
     def refuse_changed(self) -> None:
         """Raise ``PvMergeError`` where a file of weights has changed since it was opened."""
-        for checkpoint in (self.base, *self.checkpoints):
+        for checkpoint in (
+            self.base,
+            *self.checkpoints,
+            *(item.checkpoint for item in self.origins),
+        ):
             refuse_changed(checkpoint.parts)
         for adapter in self.adapters:
             refuse_changed(adapter.parts)
