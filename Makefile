@@ -66,6 +66,35 @@ test: $(READY)  ## run every test, those on a real model among them
 test-fast: $(READY)  ## run the tests that take about a minute and a half together
 	$(BIN)/python -m pytest -m "not slow"
 
+# The lowest versions that pyproject.toml allows, in an environment of its own.
+FLOOR := .venv-floor
+
+$(FLOOR)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(FLOOR)
+	$(FLOOR)/bin/python -m pip install --quiet uv
+	VIRTUAL_ENV=$(FLOOR) $(FLOOR)/bin/uv pip install --resolution lowest-direct -r pyproject.toml
+	VIRTUAL_ENV=$(FLOOR) $(FLOOR)/bin/uv pip install pytest hypothesis
+	@touch $@
+
+.PHONY: test-floor audit
+test-floor: $(FLOOR)/.ready  ## run the fast tests of the core with the lowest versions that are allowed
+	PYTHONPATH=. HF_HUB_OFFLINE=1 $(FLOOR)/bin/python -m pytest -m "not slow" $(FLOOR_TESTS)
+
+FLOOR_TESTS := tests/arithmetic tests/artifacts tests/data tests/recipe tests/merging
+
+audit: $(READY)  ## look the tested versions up in the list of known vulnerabilities
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+.PHONY: fuzz
+fuzz: $(READY)  ## give every reader 100,000 inputs that it was not made for (SECONDS=120 a reader at most)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --count $(or $(COUNT),100000) --seconds $(or $(SECONDS),120) --seed $(or $(SEED),1)
+
+.PHONY: torture
+torture: $(READY)  ## kill every command that writes at random moments (COUNT=50 of each signal, an hour and a half)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m torture --count $(or $(COUNT),50)
+
 lint: $(READY)  ## ruff, mypy and the floors of the packages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -51,12 +51,35 @@ class PvMergeError(click.ClickException):
 
     It is a ``ClickException``, so that every click command that it reaches, ``mergekit-yaml``
     among them, prints one line and exits with 1. It is not a ``ValueError``, since pydantic would
-    then wrap it in a report of several lines.
+    then wrap it in a report of several lines. What it quotes of a file or a name can neither steer
+    a terminal nor flood it.
     """
 
     def __init__(self, message: str, topic: Topic = Topic.GENERAL) -> None:
-        super().__init__(message)
+        super().__init__(_presentable(message))
         self.topic = topic
+
+
+LINE = 2000
+"""Characters of a line of a message."""
+LINES = 100
+"""Lines of a message."""
+
+
+def _presentable(message: str) -> str:
+    """Return a message with control and half characters escaped, and its middle left out if long."""
+    lines = [
+        line if len(line) <= LINE else f"{line[: LINE // 2]} … {line[-LINE // 2 :]}"
+        for line in message.split("\n")
+    ]
+    if len(lines) > LINES:
+        lines[LINES:] = [f"       … and {len(lines) - LINES} more"]
+    return "\n".join("".join(map(_shown, line)) for line in lines)
+
+
+def _shown(char: str) -> str:
+    odd = char != "\t" and unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+    return ascii(char)[1:-1] if odd else char
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="pv-merge-datasets-"))
 os.environ.setdefault("PV_MERGE_CACHE", tempfile.mkdtemp(prefix="pv-merge-cache-"))
 
 import torch

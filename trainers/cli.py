@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from pv_merge.artifacts.interrupts import interrupt_on_signals
+from pv_merge.artifacts.interrupts import Program
 from pv_merge.errors import PvMergeError
 from pv_merge.version import __version__
 from trainers.traits.cli import pairs, trait
 
 
-class _OneVoice(click.Group):
+class _OneVoice(Program):
     """Of several processes, only the first says what went wrong."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -29,10 +29,8 @@ class _OneVoice(click.Group):
 
 @click.group(cls=_OneVoice, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pv-train")
-@click.pass_context
-def main(context: click.Context) -> None:
+def main() -> None:
     """Train the policies that preference vectors are made of."""
-    context.call_on_close(interrupt_on_signals())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Huge pages for torch's large blocks: a third less system time in a CPU training step.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

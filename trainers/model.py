@@ -14,8 +14,9 @@ from transformers import (
 )
 
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.foreign import loading
 from pv_merge.artifacts.reference import is_hub_name, loadable
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, first_line
 from trainers.settings import TrainingSettings
 
 
@@ -33,10 +34,8 @@ def local_base(name: str) -> Checkpoint | None:
 
 def load_tokenizer(name: str) -> Any:
     """Return the tokenizer of the base model ``name``."""
-    try:
+    with loading(f"{name}: its tokenizer"):
         return AutoTokenizer.from_pretrained(loadable(name), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise PvMergeError(f"{name}: its tokenizer cannot be loaded ({_line(error)})") from None
 
 
 def load_model(settings: TrainingSettings) -> Any:
@@ -53,7 +52,7 @@ def load_classifier(settings: TrainingSettings) -> Any:
 
 
 def _load(kind: Any, settings: TrainingSettings, **options: Any) -> Any:
-    options |= {"dtype": getattr(torch, settings.base_dtype), "trust_remote_code": False}
+    options |= {"dtype": getattr(torch, settings.base_dtype)}
     if settings.attn_implementation is not None:
         options["attn_implementation"] = settings.attn_implementation
     if settings.use_kernels:
@@ -63,14 +62,16 @@ def _load(kind: Any, settings: TrainingSettings, **options: Any) -> Any:
     if settings.quantization is not None:
         options |= _quantized()
     name = settings.base_model
-    try:
-        model = kind.from_pretrained(loadable(name), **options)
-    except ImportError as error:
-        raise PvMergeError(
-            f"attn_implementation: {settings.attn_implementation} is not installed ({_line(error)})"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise PvMergeError(f"{name}: cannot be loaded ({_line(error)})") from None
+    with loading(f"{name}:"):
+        try:
+            model = kind.from_pretrained(
+                loadable(name), **options, use_safetensors=True, trust_remote_code=False
+            )
+        except ImportError as error:
+            raise PvMergeError(
+                f"attn_implementation: {settings.attn_implementation} is not installed "
+                f"({first_line(error)})"
+            ) from None
     model.name_or_path = model.config._name_or_path = name  # not the path of a cache
     return model
 
@@ -111,7 +112,3 @@ def _quantized() -> dict[str, Any]:
         "quantization_config": config,
         "device_map": {"": PartialState().local_process_index},
     }
-
-
-def _line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -58,6 +58,7 @@ class Adapter:
                 f"{folder}: holds no {ADAPTER_WEIGHTS}; was the adapter saved as a pickle?"
             )
         self._file = WeightsFile(self.folder / ADAPTER_WEIGHTS)
+        self.parts = [self._file]
         self.config: AdapterConfig = read_adapter_config(self.folder / ADAPTER_CONFIG)
 
     def __str__(self) -> str:
@@ -76,10 +77,6 @@ class Adapter:
     def _flipped(self, module: str, pair: Pair) -> bool:
         """Return whether a module's weight is (B @ A)ᵀ: a lookup table's, or a Conv1D's."""
         return pair.embedding or (self.transposed and not module.endswith(_HEAD))
-
-    @cached_property
-    def _file(self) -> WeightsFile:
-        return WeightsFile(self.folder / ADAPTER_WEIGHTS)
 
     @cached_property
     def pairs(self) -> dict[str, Pair]:

@@ -47,8 +47,11 @@ REFUSED = {
 }
 """Fields whose adapters are more than ``scale · B @ A``, each with the reason."""
 
-Rank = Annotated[StrictInt, Field(gt=0)]
-Alpha = StrictInt | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Rank = Annotated[StrictInt, Field(gt=0, lt=2**31)]
+Alpha = (
+    Annotated[StrictInt, Field(gt=-(2**53), lt=2**53)]
+    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+)
 Names = list[StrictStr] | StrictStr
 Value = TypeVar("Value")
 

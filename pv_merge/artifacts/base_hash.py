@@ -11,6 +11,7 @@ from pathlib import Path
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.manifest import BaseNote
+from pv_merge.artifacts.stamps import refuse_changed
 from pv_merge.cache import cache_folder
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
@@ -24,8 +25,9 @@ def weights_hash(checkpoint: Checkpoint) -> str:
     known = known_hash(checkpoint)
     if known is not None:
         return known
-    found = checkpoint.weights_sha256()
     place = _place(checkpoint)
+    found = checkpoint.weights_sha256()
+    refuse_changed(checkpoint.parts)  # or its hash would be remembered as that of the new files
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, {"sha256": found})

@@ -181,10 +181,17 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 by way of a temporary file and a rename."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of a file that becomes ``path`` when the block succeeds; else nothing is left."""
     temporary = path.with_name(f".{path.name}.tmp")
     with os_errors(path):
         try:
-            temporary.write_text(text, encoding="utf-8")
+            yield temporary
             temporary.replace(path)
         finally:
             with suppress(OSError):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.data.documents import read_object, validated
-from pv_merge.errors import PvMergeError
+from pv_merge.errors import PvMergeError, os_errors
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -86,6 +86,8 @@ def _read_index(path: Path) -> dict[str, str]:
             raise PvMergeError(
                 f"{path}: names the file {name!r}; only safetensors files beside it are read"
             )
-        if not (path.parent / name).exists():
+        with os_errors(path.parent / name, "read"):
+            there = (path.parent / name).exists()
+        if not there:
             raise PvMergeError(f"{path.parent / name}: missing, though the index names it")
     return weight_map

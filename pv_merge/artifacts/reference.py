@@ -53,6 +53,9 @@ FOLDERS = frozenset(
 )
 """Names that a part before a slash has where it is a folder, not a namespace."""
 
+LONGEST = 250
+"""Characters of a name on the Hub, which no file system refuses to look for."""
+
 CODE_FILES = ("*.py",)
 """What is downloaded besides where remote code is asked for."""
 
@@ -121,7 +124,7 @@ class HubName:
 
 def parse_hub_name(text: str) -> HubName | None:
     """Return the name, or None where ``text`` has not the form of one."""
-    match = _NAME.fullmatch(text)
+    match = _NAME.fullmatch(text) if len(text) <= LONGEST else None
     if match is None or ".." in text or "--" in match[1]:
         return None
     return HubName(match[1], match[2])

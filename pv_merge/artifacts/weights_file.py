@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pv_merge.arithmetic.stored import is_weight, size_of
+from pv_merge.artifacts.stamps import Stamp, stamp_of
 from pv_merge.errors import PvMergeError, Topic, os_errors
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class WeightsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.stamp: Stamp = None
+        """What the file was when its header was read: see ``pv_merge.artifacts.stamps``."""
 
     @cached_property
     def infos(self) -> dict[str, TensorInfo]:
@@ -60,6 +63,7 @@ class WeightsFile:
         if not self.path.is_file():
             what = "is not an ordinary file" if self.path.exists() else "no such file"
             raise PvMergeError(f"{self.path}: {what}", Topic.FOLDER)
+        self.stamp = stamp_of(self.path)
         try:
             with os_errors(self.path, "read"), safe_open(self.path, framework="np") as file:
                 parts = {name: file.get_slice(name) for name in file.offset_keys()}

@@ -7,7 +7,7 @@ import os
 
 import click
 
-from pv_merge.artifacts.interrupts import interrupt_on_signals
+from pv_merge.artifacts.interrupts import Program
 from pv_merge.version import __version__
 
 COMMANDS = {
@@ -35,7 +35,7 @@ COMMANDS = {
 """Each command with its one-line help, so that ``--help`` imports none of them."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Program):
     """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -58,10 +58,8 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pv-merge")
-@click.pass_context
-def main(context: click.Context) -> None:
+def main() -> None:
     """Extract preference vectors, and add any number of them to a base model."""
-    context.call_on_close(interrupt_on_signals())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Huge pages for torch's large blocks: a third less system time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

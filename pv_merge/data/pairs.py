@@ -196,8 +196,8 @@ def _answer(row: Row, key: str) -> str:
 
 
 def _index(row: Row, key: str) -> int | None:
-    found: int = value(row, key)
-    return found if found in (0, 1) else None
+    found = value(row, key)
+    return int(found) if isinstance(found, int | float) and found in (0, 1) else None
 
 
 def _response_pair(row: Row, better: int | None) -> Pair | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pv_merge.artifacts.folders import replacing
 from pv_merge.evaluation.statistics import Estimate
 
 INK = "#1f2933"
@@ -141,10 +142,9 @@ def _save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
 
     figure.tight_layout()
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", metadata={"Software": None})
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
     pyplot.close(figure)
-    temporary.replace(path)
 
 
 def _wrapped(text: str, width: int) -> str:

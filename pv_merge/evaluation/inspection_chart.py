@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from pv_merge.artifacts.folders import replacing
+from pv_merge.errors import PvMergeError
 
 
 def draw_inspection(figures: Mapping[str, Any], path: str) -> None:
@@ -48,5 +52,11 @@ def draw_inspection(figures: Mapping[str, Any], path: str) -> None:
         heat.set_title("cosines", fontsize=10)
         figure.colorbar(image, ax=heat, shrink=0.8)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    kind = Path(path).suffix.removeprefix(".").lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise PvMergeError(
+            f"{path}: a picture cannot be written as {kind}; name a .png, .svg or .pdf"
+        )
+    with replacing(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=130, format=kind)
     plt.close(figure)

@@ -8,7 +8,17 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
 
 from pv_merge.artifacts.folders import only_writer
 from pv_merge.data.documents import parse_object
@@ -26,6 +36,38 @@ def digest(value: Any) -> str:
 def point_key(point: Point) -> str:
     """Return one text for one point, whatever the order of its preferences."""
     return json.dumps({name: _number(point[name]) for name in sorted(point)})
+
+
+_Number = StrictFloat | Annotated[StrictInt, Field(gt=-(2**53), lt=2**53)]
+
+
+class _Measure(BaseModel):
+    kind: Literal["measure"]
+    measure: StrictStr
+    hash: StrictStr
+
+
+class _Taken(BaseModel):
+    point: dict[str, _Number | None]
+    measure: StrictStr
+
+
+class _Record(_Taken):
+    kind: Literal["record"]
+    seconds: _Number
+    record: Any
+
+
+class _Part(_Taken):
+    kind: Literal["part"]
+    part: StrictStr
+    value: Any
+
+
+_LINE: TypeAdapter[_Measure | _Record | _Part] = TypeAdapter(
+    Annotated[_Measure | _Record | _Part, Field(discriminator="kind")]
+)
+"""A line after the first, as it must be."""
 
 
 class Journal:
@@ -46,18 +88,20 @@ class Journal:
         if not lines:
             self._append(first)
             return
-        if lines[0].get("kind") != "header":
+        header_read = lines[0].get("kind") == "header"
+        if not header_read or not isinstance(lines[0].get("subject"), dict):
             raise PvMergeError(
                 f"{path}: its first line is no header; was another tool's file put there?"
             )
         self._check_subject(lines[0], first)
         for number, line in enumerate(lines[1:], start=2):
             try:
-                self._take(line)
-            except (KeyError, TypeError, ValueError, AttributeError):
+                _LINE.validate_python(line)
+            except ValidationError:
                 raise PvMergeError(
                     f"{path}: line {number} is not as it was written; delete that line to continue"
                 ) from None
+            self._take(line)
 
     def declare(self, measure: str, identity: Mapping[str, Any]) -> None:
         """Say what a measure depends on, before its first record."""
@@ -80,7 +124,7 @@ class Journal:
 
     def seconds(self) -> list[tuple[str, str, float]]:
         """Return (point, measure, seconds) of every record."""
-        return [(p, m, float(line["seconds"])) for (p, m), line in self._records.items()]
+        return [(p, m, line["seconds"]) for (p, m), line in self._records.items()]
 
     def put(
         self, point: Point, measure: str, record: Any, seconds: float, figures: Mapping[str, Any]

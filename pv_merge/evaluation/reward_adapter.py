@@ -8,18 +8,19 @@ from typing import Any
 
 from pv_merge.artifacts.base_hash import cheap_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.foreign import loading
 from pv_merge.artifacts.manifest import RUN_MANIFEST, read_manifest
+from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pv_merge.artifacts.reference import loadable
 from pv_merge.artifacts.reward import known_prompts
+from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.data.documents import read_object
-from pv_merge.errors import PvMergeError, Topic, first_line
-
-CONFIG = "adapter_config.json"
+from pv_merge.errors import PvMergeError, Topic
 
 
 def is_reward_adapter(folder: str) -> bool:
     """Return whether a folder holds an adapter; ``load_reward_adapter`` says whether it scores."""
-    return (Path(folder) / CONFIG).is_file()
+    return (Path(folder) / ADAPTER_CONFIG).is_file()
 
 
 def load_reward_adapter(folder: str) -> tuple[Any, Any]:
@@ -31,7 +32,7 @@ def load_reward_adapter(folder: str) -> tuple[Any, Any]:
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    said = read_object(Path(folder) / CONFIG)
+    said = read_object(Path(folder) / ADAPTER_CONFIG)
     task, base = said.get("task_type"), str(said.get("base_model_name_or_path"))
     if task != "SEQ_CLS":
         raise PvMergeError(
@@ -41,14 +42,16 @@ def load_reward_adapter(folder: str) -> tuple[Any, Any]:
     if not any("score" in name for name in _stored(folder)):
         raise PvMergeError(f"{folder}: is an adapter without a score head")
     _check_base(folder, base)
-    try:
+    with loading(f"{folder}:"):
         tokenizer = AutoTokenizer.from_pretrained(loadable(base), trust_remote_code=False)
         model = AutoModelForSequenceClassification.from_pretrained(
-            loadable(base), num_labels=1, dtype="auto", trust_remote_code=False
+            loadable(base),
+            num_labels=1,
+            dtype="auto",
+            use_safetensors=True,
+            trust_remote_code=False,
         )
         scorer = PeftModel.from_pretrained(model, folder)
-    except Exception as error:  # a foreign folder can make transformers raise anything
-        raise PvMergeError(f"{folder}: cannot be loaded ({first_line(error)})") from None
     return scorer, tokenizer
 
 
@@ -74,7 +77,4 @@ def _check_base(folder: str, base: str) -> None:
 
 
 def _stored(folder: str) -> list[str]:
-    from safetensors import safe_open
-
-    with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as file:
-        return list(file.keys())
+    return list(WeightsFile(Path(folder) / ADAPTER_WEIGHTS).infos)

@@ -7,10 +7,11 @@ last token's hidden state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from pv_merge.errors import PvMergeError, first_line
+from pv_merge.artifacts.foreign import loading
+from pv_merge.artifacts.reference import loadable
+from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.reward_adapter import is_reward_adapter, load_reward_adapter
 
 BATCH = 8
@@ -30,11 +31,10 @@ class RewardModel:
             self._can_pad()
             self._model.eval()
             return
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except Exception as error:  # a foreign folder can make transformers raise anything
-            raise PvMergeError(f"{name}: cannot be loaded ({first_line(error)})") from None
+        with loading(f"{name}:"):
+            self._place = loadable(name)
+            config = AutoConfig.from_pretrained(self._place, trust_remote_code=False)
+            self.tokenizer = AutoTokenizer.from_pretrained(self._place, trust_remote_code=False)
         architectures = [str(kind) for kind in config.architectures or []]
         self.beaver = any("Score" in kind for kind in architectures)
         if self.beaver:
@@ -99,12 +99,14 @@ class RewardModel:
     def _load_classifier(self, config: Any, architectures: Sequence[str]) -> None:
         from transformers import AutoModelForSequenceClassification
 
-        try:
+        with loading(f"{self.name}:"):
             self._model, report = AutoModelForSequenceClassification.from_pretrained(
-                self.name, output_loading_info=True, dtype="auto", trust_remote_code=False
+                self._place,
+                output_loading_info=True,
+                dtype="auto",
+                use_safetensors=True,
+                trust_remote_code=False,
             )
-        except Exception as error:
-            raise PvMergeError(f"{self.name}: cannot be loaded ({first_line(error)})") from None
         if report["missing_keys"]:
             kind = architectures[0] if architectures else "model"
             missing = ", ".join(sorted(report["missing_keys"])[:3])
@@ -122,13 +124,11 @@ class RewardModel:
 
         from pv_merge.artifacts.checkpoint import Checkpoint
 
-        folder = self.name
-        if not Path(folder).is_dir():
-            from huggingface_hub import snapshot_download
-
-            folder = snapshot_download(self.name)
-        self._model = AutoModel.from_pretrained(folder, dtype="auto", trust_remote_code=False)
-        checkpoint = Checkpoint(folder)
+        checkpoint = Checkpoint(self.name)
+        with loading(f"{self.name}:"):
+            self._model = AutoModel.from_pretrained(
+                checkpoint.folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+            )
         if "score_head.weight" not in checkpoint:
             raise PvMergeError(
                 f"{self.name}: holds no score_head.weight, though its config names a score model"

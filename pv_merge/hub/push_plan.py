@@ -9,6 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from pv_merge.artifacts.stamps import Stamp, stamp_of
 from pv_merge.errors import PvMergeError, did_you_mean, raise_all
 from pv_merge.hub.card.card import CARD, Extras, card_text, notes_in
 from pv_merge.hub.card.markdown import plain
@@ -19,7 +20,6 @@ from pv_merge.hub.machine_paths import rewritten
 from pv_merge.hub.push_hints import hints
 from pv_merge.hub.push_names import checked_name, checked_revision
 
-Stamp = tuple[int, int, int] | None
 LEFT_OUT = (".git", ".cache", "__pycache__", ".ipynb_checkpoints", ".DS_Store")
 """Folders and files of other tools, which are never part of a model."""
 
@@ -157,15 +157,6 @@ def checked_card(text: str) -> str:
     if found:
         raise PvMergeError(f"the card: {found} (it comes from the notes, recipe or command)")
     return text
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Return what changes when a file is written: size, time, inode; None where it is gone."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def _files(folder: Path) -> tuple[dict[str, int], list[str]]:

@@ -116,6 +116,7 @@ def export(
     manifest = _manifest(opened, to, options)
     with new_folder(Path(output)) as work:
         target.write(opened, work, options, manifest, advance)
+        opened.refuse_changed()
         write_json(work / EXPORT_MANIFEST, manifest)
     return manifest
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pv_merge.artifacts.foreign import loading
 from pv_merge.artifacts.reference import loadable
 from pv_merge.data.documents import read_object
-from pv_merge.errors import PvMergeError, first_line
+from pv_merge.errors import PvMergeError
 
 
 @dataclass
@@ -39,17 +40,16 @@ def load_subject(name: str, base: str | None = None, dtype: str = "float32") -> 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    try:
+    with loading(f"{name}:"):
         tokenizer = AutoTokenizer.from_pretrained(
             loadable(_tokenizer_home(name, base)), trust_remote_code=False
         )
         model: Any = AutoModelForCausalLM.from_pretrained(
-            loadable(name), dtype=getattr(torch, dtype), trust_remote_code=False
+            loadable(name),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
         )
-    except PvMergeError:
-        raise
-    except Exception as error:  # a foreign folder can make transformers raise anything
-        raise PvMergeError(f"{name}: cannot be loaded ({first_line(error)})") from None
     if torch.cuda.is_available():
         model.to("cuda")
     return Subject(model.eval(), tokenizer, name)

@@ -140,6 +140,7 @@ class LiveMerge(LiveEta):
             result = self._live.convert(target, merged)
             if place is None:
                 weight.copy_(result)
+        self.opened.refuse_changed()
 
     def _terms(
         self, name: str, base: Tensor, etas: Mapping[str, float]

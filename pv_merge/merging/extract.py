@@ -110,6 +110,7 @@ def extract(
         else:
             manifest["measures"] = write_difference(work, base, pair, options.dtype, advance)
             write_companions(work, base, options.dtype)
+        pair.refuse_changed(base)
         manifest["pv_merge"] = __version__
         if not manifest["measures"]["tensors_moved"]:
             raise PvMergeError(f"{positive} and {negative} are the same; was one trained twice?")

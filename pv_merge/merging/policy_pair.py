@@ -14,6 +14,7 @@ from pv_merge.artifacts.manifest import public_path
 from pv_merge.artifacts.names import checked_name, name_problem
 from pv_merge.artifacts.policy import Policy
 from pv_merge.artifacts.reference import local_folder, portable
+from pv_merge.artifacts.stamps import refuse_changed
 from pv_merge.errors import PvMergeError, Topic
 
 KEPT = ("polarity", "dataset", "lora", "seed", "dpo", "metrics", "versions")
@@ -82,6 +83,12 @@ class PolicyPair:
                 Topic.BASE,
             )
         return name, base
+
+    def refuse_changed(self, base: Checkpoint) -> None:
+        """Raise ``PvMergeError`` where a file of weights has changed since it was opened."""
+        held = (side.adapter or side.checkpoint for side in self.both)
+        for folder in (base, *held):
+            refuse_changed(folder.parts if folder is not None else [])
 
     def problems(self, base: Checkpoint) -> list[str]:
         """Return a line for each thing in which they fit neither each other nor the base."""

@@ -11,6 +11,7 @@ from pv_merge.arithmetic.blocks import block_steps, needs_whole_tensors, whole_t
 from pv_merge.arithmetic.kernel_shape import BLOCK
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
+from pv_merge.artifacts.stamps import refuse_changed
 from pv_merge.errors import PvMergeError, Topic
 from pv_merge.merging.loss import REPORT_NAME, LossReport, MergeReport
 from pv_merge.merging.products import products
@@ -64,6 +65,8 @@ def report(
                 name, start, products(list(losses.etas), base[window], moved, out[window])
             )
         advance(done, len(names))
+    opened.refuse_changed()
+    refuse_changed(merged.parts)
     result = losses.to_dict()
     write_json(Path(folder) / REPORT_NAME, {**result, "pv_merge": __version__})
     return result

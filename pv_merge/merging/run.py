@@ -139,10 +139,7 @@ def _stream(
             targets.append(Target(etas, OutputFiles(folder, layout.tensors()), losses))
         engine = _engine(layout, targets, moved, threads, device)
         engine.run()
-    except OSError as error:
-        raise PvMergeError(
-            f"{places[0][1].parent}: {error.strerror or error}; is the disk full?"
-        ) from None
+        opened.refuse_changed()
     finally:
         for target in targets:
             target.files.close()

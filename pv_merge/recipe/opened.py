@@ -11,6 +11,7 @@ from pv_merge.arithmetic.low_rank_rows import Factors, dense
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.stamps import refuse_changed
 from pv_merge.artifacts.weight_names import layer_of
 from pv_merge.errors import PvMergeError, Topic, did_you_mean
 from pv_merge.recipe.controls import checked_eta
@@ -88,6 +89,17 @@ class OpenRecipe:
     def adapters(self) -> list[Adapter]:
         """The inputs that are adapters."""
         return [item.adapter for item in self.inputs if item.adapter is not None]
+
+    def refuse_changed(self) -> None:
+        """Raise ``PvMergeError`` where a file of weights has changed since it was opened."""
+        for checkpoint in (
+            self.base,
+            *self.checkpoints,
+            *(item.checkpoint for item in self.origins),
+        ):
+            refuse_changed(checkpoint.parts)
+        for adapter in self.adapters:
+            refuse_changed(adapter.parts)
 
     @property
     def controls(self) -> Controls:

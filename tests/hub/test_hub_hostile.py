@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from hub_client import connected, content, merge_folder
 from hub_store import WRITE_TOKEN
 
 import pv_merge
+import trainers
 from pv_merge.artifacts.network import explain, quiet_client, redacted
 from pv_merge.cli import main
 from pv_merge.errors import PvMergeError
@@ -215,6 +217,67 @@ def test_no_call_trusts_remote_code(package: str):
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 safe = isinstance(node.value, ast.Constant) and node.value.value is False
                 assert safe, f"{path}:{node.value.lineno}"
+
+
+@pytest.mark.parametrize("package", [pv_merge, trainers], ids=lambda package: package.__name__)
+def test_no_model_is_loaded_from_a_pickle(package: ModuleType):
+    """Every model that transformers loads is loaded from safetensors, or from a GGUF of ours."""
+    found = 0
+    for path in Path(str(package.__file__)).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            home = getattr(node.func.value, "id", "")
+            if node.func.attr == "from_pretrained" and (
+                home.startswith("AutoModel") or home == "kind"
+            ):
+                said = {word.arg: word.value for word in node.keywords}
+                assert getattr(said.get("use_safetensors"), "value", None) is True, path
+                assert getattr(said.get("trust_remote_code"), "value", None) is False, path
+                found += 1
+    assert found >= 2
+
+
+def test_a_reward_model_on_the_hub_is_fetched_without_its_pickles(tmp_path: Path, monkeypatch):
+    from pv_merge.evaluation.reward_model import RewardModel
+
+    config = json.dumps({"model_type": "llama", "architectures": ["LlamaForScore"]}).encode()
+    files = {
+        "config.json": config,
+        "model.safetensors": b"w",
+        "pytorch_model.bin": b"\x80\x04.",
+        "m.py": b"",
+    }
+    with connected(monkeypatch, tmp_path) as hub:
+        hub.add("alice/score", files)
+        with pytest.raises(PvMergeError, match=r"alice/score: cannot be loaded"):
+            RewardModel("alice/score")
+        asked = [path for _, path, _ in hub.requests]
+    assert any(path.endswith("config.json") for path in asked)
+    assert not [path for path in asked if path.endswith((".bin", ".py"))]
+
+
+def test_a_folder_with_a_pickle_alone_is_not_loaded(tmp_path: Path):
+    import torch
+
+    from pv_merge.live.subject import load_subject
+    from trainers.model import load_model
+    from trainers.settings import DPOSettings
+
+    from train_tiny import save_base
+
+    base = save_base(tmp_path / "base")
+    weights = base / "model.safetensors"
+    from safetensors.torch import load_file
+
+    torch.save(load_file(weights), base / "pytorch_model.bin")
+    weights.unlink()
+    settings = DPOSettings(
+        base_model=str(base), preference="x", dataset={"path": "x"}, output_dir=str(tmp_path / "o")
+    )
+    for load in (lambda: load_subject(str(base)), lambda: load_model(settings)):
+        with pytest.raises(PvMergeError, match="cannot be loaded"):
+            load()
 
 
 def test_a_model_that_needs_its_own_code_is_not_loaded(tmp_path: Path):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 import venv
 import zipfile
@@ -52,6 +53,53 @@ def test_the_wheel_holds_the_quickstart_once_and_nothing_else(wheel: Path) -> No
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"pv_merge", "trainers"}
     assert wheel.stat().st_size < 12e6
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_what_builds_and_tests_it_and_nothing_of_this_folder(
+    tmp_path: Path,
+) -> None:
+    hatch = "from hatchling.build import build_sdist; import sys; print(build_sdist(sys.argv[1]))"
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--target",
+        str(tmp_path / "h"),
+        "hatchling",
+        cwd=ROOT,
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'h')!r}); {hatch}"
+    run(sys.executable, "-c", code, str(tmp_path), cwd=ROOT)
+    (made,) = tmp_path.glob("pv_merge-*.tar.gz")
+    with tarfile.open(made) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    tops = {name.partition("/")[0] for name in names}
+    wanted = {
+        "pv_merge",
+        "trainers",
+        "recipes",
+        "tests",
+        "docs",
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+        "SECURITY.md",
+    }
+    assert wanted <= tops
+    assert tops <= wanted | {
+        "mkdocs.yml",
+        "constraints.txt",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "PKG-INFO",
+        ".gitignore",
+    }
+    odd = (".pyc", ".so", ".bin", ".pt", ".pkl", ".env", ".sqlite", ".log")
+    assert not [name for name in names if name.endswith(odd) or "__pycache__" in name]
+    assert made.stat().st_size < 20e6
 
 
 @pytest.mark.slow

@@ -210,7 +210,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     broken.write_text("{not json\n")
     expect(str(empty), "empty.jsonl: the file is empty")
     expect(str(other), r"expected a file that ends in json, jsonl, parquet, csv \(or .gz\)")
-    expect(str(broken), "broken.jsonl: cannot be")
+    expect(str(broken), "broken.jsonl: line 1: not valid JSON")
     expect("./nowhere.jsonl", "nowhere.jsonl: no such file or folder")
 
 

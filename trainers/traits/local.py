@@ -85,6 +85,7 @@ class LocalModel:
         import torch
         from transformers import AutoModelForCausalLM
 
+        from pv_merge.artifacts.foreign import loading
         from pv_merge.artifacts.reference import loadable
         from trainers.model import load_tokenizer
         from trainers.progress import quiet_libraries
@@ -93,12 +94,13 @@ class LocalModel:
         name = str(self._settings.model)
         self._tokenizer = load_tokenizer(name)
         cuda = torch.cuda.is_available()
-        try:
+        with loading(f"{self.role}: {name}:"):
             model: Any = AutoModelForCausalLM.from_pretrained(
-                loadable(name), dtype=self._settings.dtype
+                loadable(name),
+                dtype=self._settings.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
-        except (OSError, ValueError) as error:
-            raise PvMergeError(f"{self.role}: {name}: cannot be loaded ({error})") from None
         self._model = model.to("cuda" if cuda else "cpu").eval()
 
     def _encode(self, messages: Messages) -> list[int]:

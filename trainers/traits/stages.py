@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from pv_merge.artifacts.folders import write_text
 from pv_merge.artifacts.manifest import RUN_MANIFEST, VECTOR_MANIFEST
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.data.documents import read_json
@@ -158,7 +159,7 @@ class TraitFolder:
     def _write(self, path: Path, command: str, data: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-        path.write_text(f"# {command}\n{text}", encoding="utf-8")
+        write_text(path, f"# {command}\n{text}")
 
 
 def make_stages(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import write_json
+from pv_merge.artifacts.folders import write_json, write_text
 from pv_merge.evaluation.calibrate.search import Calibration
 from pv_merge.recipe.recipe import text_with_etas
 
@@ -43,5 +43,5 @@ def write(
     path = folder / "recipe.yml"
     if best is not None:
         header = [f"# mergekit-yaml {path} ./merged/calibrated", f"# {why}"]
-        path.write_text(text_with_etas(recipe_text, best.eta, header), encoding="utf-8")
+        write_text(path, text_with_etas(recipe_text, best.eta, header))
     return path

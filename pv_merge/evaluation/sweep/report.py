@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pv_merge.artifacts.folders import write_json
+from pv_merge.artifacts.folders import write_json, write_text
 from pv_merge.evaluation.statistics import Estimate, signed
 from pv_merge.evaluation.sweep.answers import print_answers
 from pv_merge.evaluation.sweep.page import page
@@ -49,9 +49,7 @@ def write(sweep: Sweep, folder: Path, pictures: Sequence[Path], provenance: dict
     """Write ``summary.json`` and ``report.html``; return the report's path."""
     write_json(folder / "summary.json", summary(sweep, provenance))
     path = folder / "report.html"
-    temporary = folder / ".report.html"
-    temporary.write_text(page(sweep, pictures, provenance), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page(sweep, pictures, provenance))
     return path
 
 

@@ -1,0 +1,36 @@
+"""Whether a file is still the one that was read first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pv_merge.errors import PvMergeError
+
+if TYPE_CHECKING:
+    from pv_merge.artifacts.weights_file import WeightsFile
+
+Stamp = tuple[int, int, int] | None
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return what changes when a file is written: size, time, inode; None where it is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns, state.st_ino
+
+
+def refuse_changed(files: Iterable[WeightsFile]) -> None:
+    """Raise ``PvMergeError`` for a file that is no longer the one whose header was read.
+
+    To be called when all of it has been read: what was made of it may be of two files.
+    """
+    for file in files:
+        if file.stamp is not None and stamp_of(file.path) != file.stamp:
+            raise PvMergeError(
+                f"{file.path}: was changed while it was read; is something still writing there? "
+                "Nothing was made of it"
+            )

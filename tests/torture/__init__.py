@@ -1,0 +1,1 @@
+"""Kills, full disks and load, in numbers: ``make torture``."""
