@@ -3,7 +3,7 @@
     python -m benchmarks.interference          # goes on where it was stopped
 
 Each way makes one change of each weight out of polite, concise, harmless and helpful; it is put on the
-base at three scales. What counts is the sum of the gains in held-out margin, each in units of what the vector
+base at two scales. What counts is the sum of the gains in held-out margin, each in units of what the vector
 gains alone at eta 1, at the perplexity that the plain sum has at scale 1.
 """
 
@@ -43,7 +43,7 @@ PAIRS = {
     "harmless": DATA / "pku-saferlhf/harmless-test.jsonl",
     "helpful": DATA / "hh-rlhf/helpful-test.jsonl",
 }
-SCALES = (1.0, 1.5, 0.5)
+SCALES = (1.0, 1.5)
 KEPT = 0.5
 """DARE's share of elements that stay, divided by it."""
 Way = Callable[[str, Sequence[LowRank]], Tensor]
@@ -172,7 +172,7 @@ def at_equal_perplexity(
 def main() -> None:
     """Measure what is missing; keep the result after each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=int, default=32, help="pairs of each preference")
+    parser.add_argument("--limit", type=int, default=16, help="pairs of each preference")
     limit = parser.parse_args().limit
     result: dict[str, Any] = {"command": command_line("benchmarks.interference"), "limit": limit}
     if RESULT.exists():
