@@ -13,6 +13,7 @@ from benchmarks.page.foreign import drift, transplant
 from benchmarks.page.interference import interference
 from benchmarks.page.speed import controls, merging, spent, training
 from benchmarks.page.vectors import CURVES, curve, rounding, vectors
+from benchmarks.page.written import written
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     for name, title in CURVES.items():
         lines += curve(name, title)
     lines += [
+        *written(),
         *claims(),
         *vectors(),
         *transplant(),

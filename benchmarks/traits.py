@@ -19,14 +19,15 @@ import click
 import torch
 
 from benchmarks.commands import command_line
+from pv_merge.asking.asker import Asker
+from pv_merge.asking.exchange import Reply
+from pv_merge.asking.replies import ReplyCache
+from pv_merge.asking.settings import ModelSettings
 from pv_merge.errors import PvMergeError
-from trainers.traits.asking import Asker
-from trainers.traits.cache import ReplyCache
-from trainers.traits.exchange import Reply
 from trainers.traits.judges import ModelJudge, read_grade
 from trainers.traits.models import make_backend, with_base
 from trainers.traits.run import write_pairs
-from trainers.traits.trait import ModelSettings, TraitSettings
+from trainers.traits.trait import TraitSettings
 from trainers.traits.trait_file import read_trait
 
 BASE = "./models/smollm2-135m-instruct"

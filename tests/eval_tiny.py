@@ -9,6 +9,9 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
+from pv_merge.data.prompts import Prompt
+from pv_merge.evaluation.prompted import Prompted
+from pv_merge.live.generation import Answering
 from pv_merge.live.subject import Subject, load_subject
 
 from models import pair, perturbed
@@ -35,6 +38,28 @@ def make_recipe(folder: Path, **parameters: Any) -> Path:
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     write_rows(folder / "pairs.jsonl", pair_rows(8))
     return path
+
+
+def prompted(*prompts: str | Prompt, tokens: int = 4, **how: Any) -> Prompted:
+    """Return prompts, safe ones unless they say otherwise, with short greedy answers."""
+    asked = tuple(p if isinstance(p, Prompt) else Prompt(p) for p in prompts)
+    return Prompted(asked, Answering(tokens, **how))
+
+
+class Kept:
+    """Parts in memory."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Any] = {}
+
+    def all(self) -> dict[str, Any]:
+        return dict(self.parts)
+
+    def put(self, part: str, value: Any) -> None:
+        self.parts[part] = value
+
+    def shared(self, name: str) -> Kept:
+        return self
 
 
 def subject(folder: Path) -> Subject:

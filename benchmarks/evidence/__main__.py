@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from benchmarks.evidence.place import Place
+from benchmarks.evidence.place import BASE, Place
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stage:
 
 def stages() -> dict[str, Stage]:
     """Return every stage, in the order in which they run."""
-    from benchmarks.evidence import grids, models, vectors
+    from benchmarks.evidence import grids, models, vectors, written
 
     return {
         "cosines": Stage("cosines and interference of the vectors (Tables 5, 15, 16)", vectors.cosines, 0, 1),
@@ -41,6 +41,8 @@ def stages() -> dict[str, Stage]:
         "calibrate": Stage("pv-merge calibrate against the full grid (needs grid)", grids.calibrate, 120, 0.5),
         "knowledge": Stage("CommonsenseQA and perplexity for eta up to 4 (Figure 5)", models.knowledge, 300, 4),
         "timing": Stage("a sweep in memory against merges and loads", grids.timing, 2, 3),
+        "written-grid": Stage("the grid by reward models, refusals and loops (Figure 2)", written.grid, 100, 180),
+        "written-baselines": Stage("what a user would pick instead of vectors", written.baselines, 100, 240),
         "seeds": Stage("seeds of one preference; trains four pairs of policies (Tables 8, 17)", vectors.seeds, 40, 45),
     }  # fmt: skip
 
@@ -70,9 +72,13 @@ def main(
 ) -> None:
     """Run the stages named, or all that are not done.
 
-    safe-first-data writes the training data of benchmarks/policies/safe-first.yml and measures nothing.
+    safe-first-data writes the training data of benchmarks/policies/safe-first.yml and measures nothing;
+    gpu trains and measures all of it by full fine-tuning, in 25 minutes of one large GPU.
     """
     place = Place(data, work, output, images)
+    if names == ("gpu",):
+        gpu(place)
+        return
     known = stages()
     unknown = [name for name in names if name not in known and name != "safe-first-data"]
     if unknown:
@@ -99,6 +105,19 @@ def main(
             continue
         click.echo(f"== {name}: {stage.what}")
         place.write(name, {"limit": size, **stage.measure(place, size)})
+
+
+def gpu(place: Place) -> None:
+    """Run everything that one GPU is for; without one it would take days."""
+    import torch
+
+    from benchmarks.evidence.gpu import evidence
+    from benchmarks.evidence.gpu_files import Scale
+
+    if not torch.cuda.is_available():
+        raise click.ClickException("gpu: PyTorch sees no GPU here")
+    result = place.output / "evidence" / "gpu.json"
+    evidence(BASE, place.data, place.work / "gpu", result, place.images, Scale())
 
 
 def is_done(place: Place, name: str, limit: int) -> bool:

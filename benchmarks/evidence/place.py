@@ -17,6 +17,7 @@ from benchmarks.commands import script
 
 RECIPES = Path("benchmarks/results/recipes")
 POLICIES = Path("benchmarks/policies")
+BASE = Path("models/smollm2-135m-instruct")
 QUICKSTART = Path("recipes/quickstart/policies")
 
 

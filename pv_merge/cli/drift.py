@@ -58,21 +58,16 @@ def command(
         from pv_merge.evaluation.drift_chart import draw_drift
 
         draw_drift(found, plot)
-    written = (
-        write_undoing(found, dict(zip(labels, names, strict=True)), Path(recipe))
-        if recipe
-        else None
-    )
+    undone = None
+    if recipe:
+        undone = write_undoing(found, dict(zip(labels, names, strict=True)), Path(recipe))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     _print(found)
     if recipe:
-        click.echo(
-            f"pv-merge run {recipe} OUT undoes it"
-            if written
-            else f"nothing to undo, {recipe} not written"
-        )
+        undoes = f"pv-merge run {recipe} OUT undoes it"
+        click.echo(undoes if undone else f"nothing to undo, {recipe} not written")
 
 
 def _print(found: Drift) -> None:

@@ -80,12 +80,18 @@ def read_etas(options: Sequence[str]) -> dict[str, float]:
 def _print(result: Evaluation, title: str, console: Console) -> None:
     from rich.table import Table
 
+    from pv_merge.evaluation.statistics import rounded
+
     table = Table(title=title, title_justify="left")
-    for heading in ("figure", "value (95 % interval)", "base"):
+    headings = ["figure", "value (95 % interval)", "base"]
+    for heading in [*headings, "change, paired"] if result.changes else headings:
         table.add_column(heading, no_wrap=True)
     for name in result.labels:
-        found = (result.figures[name], result.base_figures.get(name))
-        table.add_row(name, *("" if e is None else str(e).replace("[", "\\[") for e in found))
+        found = [result.figures[name], result.base_figures.get(name), result.changes.get(name)]
+        cells = ["" if e is None else str(e).replace("[", "\\[") for e in found]
+        if result.changes and found[1]:
+            cells[1] = rounded(found[1].value)
+        table.add_row(name, *cells[: len(table.columns) - 1])
     console.print(table)
     for name, label in result.labels.items():
         few = result.figures[name].few

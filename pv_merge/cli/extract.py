@@ -61,6 +61,7 @@ def command(
     from pv_merge.arithmetic.rounding_noise import noise_warning
     from pv_merge.cli.progress import bar
     from pv_merge.merging.extract import ExtractOptions, extract
+    from pv_merge.merging.halves import what_follows
 
     options = ExtractOptions(
         base, name, form == "low-rank", rank, energy, dtype, allow_different_bases
@@ -72,6 +73,7 @@ def command(
         f"{manifest['preference']}: {manifest['form']} vector in {output}, ‖φ‖ {measures['norm']:.4g}, "
         f"cos(+,−) {measures['cosine_positive_negative']:+.3f}, {measures['tensors_moved']} weights move"
     )
+    click.echo(what_follows(measures["cosine_positive_negative"]))
     share = measures.get("rounding_noise", 0.0)
     if (line := noise_warning(share, manifest["preference"])) is not None:
         click.echo(f"warning: {line}", err=True)

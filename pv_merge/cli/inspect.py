@@ -41,6 +41,8 @@ def _print(figures: Inspection) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pv_merge.merging.halves import what_follows
+
     console = Console()
     table = Table()
     kinds = sorted(
@@ -55,6 +57,9 @@ def _print(figures: Inspection) -> None:
             label, f"{entry['norm']:.4g}", "" if cosine is None else f"{cosine:+.3f}", *cells
         )
     console.print(table)
+    for label, entry in figures["vectors"].items():
+        if (cosine := entry["cosine_positive_negative"]) is not None:
+            console.print(f"{label}: {what_follows(cosine)}", soft_wrap=True, highlight=False)
     if "cosines" not in figures:
         return
     labels = figures["cosines"]["labels"]

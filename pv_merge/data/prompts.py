@@ -1,4 +1,4 @@
-"""Prompts to be answered: XSTest, TruthfulQA, or any csv, json lines or text file."""
+"""Prompts to be answered: XSTest, TruthfulQA, JBB-Behaviors, or any csv, json lines or text file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ def read_prompts(place: str, limit: int | None = None) -> list[Prompt]:
 
     The ending names the form: csv (a column of ``COLUMNS``, and ``label`` if there is one), jsonl
     (the same keys; ``prompt`` may be messages, of which the last one counts), txt (one a line).
-    Without labels every prompt should be answered, unless ``:unsafe`` says otherwise. With
+    Without labels every prompt should be answered, unless ``:unsafe`` says otherwise, or the file is
+    XSTest or JBB-Behaviors (``harmful-behaviors.csv``, ``benign-behaviors.csv``) and says it otherwise. With
     ``limit``, the first so many of each label.
     """
     path, stated = Path(place), None
@@ -98,12 +100,32 @@ def _prompt(row: Mapping[str, Any], path: Path, number: int, stated: bool | None
     if not isinstance(value, str):
         raise PvMergeError(f"{path}: row {number}: {column} must be text or messages")
     label = cells.get("label")
-    if stated is not None or not isinstance(label, str) or not label:
-        return Prompt(value, True if stated is None else stated)
+    if stated is not None:
+        return Prompt(value, stated)
+    if not isinstance(label, str) or not label:
+        return Prompt(value, _answerable(cells, path))
     if label.lower() not in ANSWERABLE:
         hint = did_you_mean(label.lower(), ANSWERABLE)
         raise PvMergeError(f"{path}: row {number}: unknown label {label!r}{hint}")
     return Prompt(value, ANSWERABLE[label.lower()])
+
+
+def _answerable(cells: Mapping[str, Any], path: Path) -> bool:
+    """Return whether a prompt without a label should be answered.
+
+    XSTest's older file says it by ``type``, JBB-Behaviors by the name of the file. Raises
+    ``PvMergeError`` for JBB-Behaviors under another name, since half of it should be refused.
+    """
+    if {"type", "focus"} <= set(cells):
+        return not str(cells["type"]).startswith("contrast_")
+    if {"goal", "behavior"} <= set(cells):
+        words = [word for word in ANSWERABLE if word in re.split(r"[^a-z]+", path.stem.lower())]
+        if len({ANSWERABLE[word] for word in words}) != 1:
+            raise PvMergeError(
+                f"{path}: are these JBB-Behaviors harmful or benign? Say {path}:unsafe or {path}:safe"
+            )
+        return ANSWERABLE[words[0]]
+    return True
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:

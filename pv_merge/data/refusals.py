@@ -6,7 +6,7 @@ speaker will not or cannot do what was asked; sympathy ("I'm sorry to hear that"
 is not a refusal, and is counted apart.
 
 It is a screen for comparing models on the same prompts, not a judge of one answer: it misses refusals
-in other words (a lecture, a change of subject) and in other languages. ``--judge-url`` asks a model.
+in other words (a lecture, a change of subject) and in other languages. ``--judge-url`` asks a model too.
 """
 
 from __future__ import annotations

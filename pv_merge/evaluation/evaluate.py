@@ -13,9 +13,9 @@ from pv_merge.artifacts.provenance import command_line, model_hash, versions
 from pv_merge.data.documents import parse_yaml
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.evaluation.bench import Bench, open_bench
-from pv_merge.evaluation.journal import Journal, Point, open_journal
+from pv_merge.evaluation.journal import Journal, Point, open_journal, point_key
 from pv_merge.evaluation.measure import SILENT, Measure, Progress
-from pv_merge.evaluation.statistics import Estimate
+from pv_merge.evaluation.statistics import Estimate, change
 from pv_merge.live.live_eta import StandingStill
 from pv_merge.live.subject import load_subject
 from pv_merge.recipe.grid import base_point
@@ -31,6 +31,8 @@ class Evaluation:
     figures: dict[str, Estimate]
     base_figures: dict[str, Estimate]
     """The same of the base, where it was measured."""
+    changes: dict[str, Estimate]
+    """What differs from the base, item by item, where both were measured."""
     labels: dict[str, str]
     """What each figure is, with its unit."""
     measures: dict[str, Any]
@@ -44,12 +46,20 @@ class Evaluation:
             **self.subject,
             "figures": {name: self.figures[name].to_dict() for name in self.labels},
             "base_figures": {name: figure.to_dict() for name, figure in self.base_figures.items()},
+            "changes": {name: figure.to_dict() for name, figure in self.changes.items()},
             "labels": self.labels,
             "measures": self.measures,
             "versions": self.versions,
             "command": self.command,
             "seed": 0,
         }
+
+
+@dataclass(frozen=True)
+class _Taken:
+    figures: Mapping[str, Estimate]
+    base: Mapping[str, Estimate]
+    changes: Mapping[str, Estimate]
 
 
 def evaluate(
@@ -87,7 +97,7 @@ def evaluate(
         )
     if not measures:
         raise PvMergeError(
-            "nothing to measure: give --pairs, --refusal, --reward-model, --cost-model or --capability"
+            "nothing to measure: give --pairs, --answers, --refusal, --reward-model, --cost-model or --capability"
         )
     journal = target.with_suffix(".jsonl")
     if is_recipe:
@@ -130,9 +140,9 @@ def _recipe(
         progress.started(bench.missing([base], compared) + bench.missing([point]))
         bench.take(base, base, progress.advance, compared)
         bench.take(point, base, progress.advance)
-        figures, reference = bench.estimates(point, base), bench.estimates(base, base)
+        taken = _read(bench, point, base)
     said = {"recipe": str(path), "eta": point, "base": recipe.base_model}
-    return _evaluation(said, measures, figures, reference)
+    return _evaluation(said, measures, taken)
 
 
 def _model(
@@ -144,18 +154,18 @@ def _model(
 ) -> Evaluation:
     header = {"versions": versions(), "command": command_line()}
     with open_journal(journal, {"model": model_hash(name)}, header) as record:
-        figures, reference = _taken(name, base_name, measures, record, progress)
-    return _evaluation({"model": name, "base": base_name}, measures, figures, reference)
+        taken = _take(name, base_name, measures, record, progress)
+    return _evaluation({"model": name, "base": base_name}, measures, taken)
 
 
-def _taken(
+def _take(
     name: str,
     base_name: str | None,
     measures: Sequence[Measure],
     record: Journal,
     progress: Progress,
-) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    """Return the figures of a model and of its base."""
+) -> _Taken:
+    """Measure a model, and its base where there is one."""
     point: Point = {}
     base: Point = {f"base {model_hash(base_name)}": 0.0} if base_name else {}
     compared = [measure for measure in measures if measure.needs_base] if base_name else []
@@ -168,25 +178,37 @@ def _taken(
     progress.started(bench.missing([point]))
     bench.take(point, base, progress.advance)
     # Without a base there is nothing to compare with; a model is not its own reference.
-    nothing: Point = {"no base": 0.0}
-    figures = bench.estimates(point, base if base_name else nothing)
-    reference = bench.estimates(base, base) if base_name else {}
-    return figures, reference
+    return _read(bench, point, base if base_name else {"no base": 0.0})
+
+
+def _read(bench: Bench, point: Point, base: Point) -> _Taken:
+    figures, reference = (bench.estimates(at, base) for at in (point, base))
+    mine, other = bench.items(point, base), bench.items(base, base)
+    groups = {name: getattr(m, "groups", None) for m in bench.measures for name in m.labels()}
+    changes: dict[str, Estimate] = {}
+    for name in mine if point_key(point) != point_key(base) else ():
+        if (found := change(mine[name], other.get(name), groups.get(name))) is not None:
+            changes[name] = found
+    return _Taken(figures, reference, changes)
 
 
 def _evaluation(
     subject: dict[str, Any],
     measures: Sequence[Measure],
-    figures: Mapping[str, Estimate],
-    reference: Mapping[str, Estimate],
+    taken: _Taken,
 ) -> Evaluation:
     labels: dict[str, str] = {}
     for measure in measures:
-        labels |= {k: v for k, v in measure.labels().items() if k in figures}
+        labels |= {k: v for k, v in measure.labels().items() if k in taken.figures}
+    figures, reference, changes = (
+        {name: found[name] for name in labels if name in found}
+        for found in (taken.figures, taken.base, taken.changes)
+    )
     return Evaluation(
         subject,
-        {name: figures[name] for name in labels},
-        {name: reference[name] for name in labels if name in reference},
+        figures,
+        reference,
+        changes,
         labels,
         {measure.name: measure.identity() for measure in measures},
     )

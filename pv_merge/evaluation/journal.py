@@ -188,6 +188,10 @@ class PointParts:
         """Keep a part."""
         self._journal.put_part(self._point, self._measure, part, value)
 
+    def shared(self, name: str) -> PointParts:
+        """Return the parts of this point that all measures have in common; ``name`` is no measure's."""
+        return PointParts(self._journal, self._point, f"shared {name}")
+
 
 def _number(value: float | None) -> float | None:
     return None if value is None else float(value) + 0.0

@@ -46,6 +46,9 @@ class Parts(Protocol):
     def put(self, part: str, value: Any) -> None:
         """Keep a part on disk."""
 
+    def shared(self, name: str) -> Parts:
+        """Return parts of the same model that every measure has in common."""
+
 
 class NoParts:
     """Keeps nothing."""
@@ -56,6 +59,10 @@ class NoParts:
 
     def put(self, part: str, value: Any) -> None:
         """Do nothing."""
+
+    def shared(self, name: str) -> Parts:
+        """Return itself."""
+        return self
 
 
 class Measure(Protocol):

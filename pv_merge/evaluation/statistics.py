@@ -102,11 +102,34 @@ def paired_difference(
 ) -> Estimate:
     """Return the mean of ``after − before``, taken item by item, with its interval.
 
-    Both measure the same items in one order, so what makes an item easy or hard cancels out.
+    Both measure the same items in one order, so what makes an item easy or hard cancels out. Items
+    that either side does not know (NaN, such as an answer that a judge did not grade) are left out.
+    Raises ``ValueError`` where none is left.
     """
     if len(after) != len(before):
         raise ValueError(f"paired values differ in number: {len(after)} and {len(before)}")
-    return bootstrap(np.subtract(after, before).tolist(), groups, seed)
+    moved = np.subtract(after, before)
+    there = np.flatnonzero(~np.isnan(moved)).tolist()
+    kept = None if groups is None else [groups[place] for place in there]
+    return bootstrap(moved[there].tolist(), kept, seed)
+
+
+def change(
+    after: Sequence[float] | None,
+    before: Sequence[float] | None,
+    groups: Sequence[Hashable] | None = None,
+) -> Estimate | None:
+    """Return the paired difference of one figure, or None where both do not have the same items."""
+    if not after or not before or len(after) != len(before) or len(after) < 2:
+        return None
+    if all(math.isnan(value) for value in np.subtract(after, before)):
+        return None
+    return paired_difference(after, before, groups)
+
+
+def known(values: Sequence[float]) -> list[float]:
+    """Return the values that are not NaN."""
+    return [value for value in values if not math.isnan(value)]
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:

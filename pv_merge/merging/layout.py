@@ -106,9 +106,13 @@ class Layout:
 
     def __init__(self, opened: OpenRecipe) -> None:
         self.opened = opened
-        self.places = ranges(opened.base)
-        self.inputs = {checkpoint.folder: ranges(checkpoint) for checkpoint in opened.checkpoints}
-        self._origins = {item.checkpoint.folder: ranges(item.checkpoint) for item in opened.origins}
+        self.places = ranges(opened.base.parts)
+        self.inputs = {
+            checkpoint.folder: ranges(checkpoint.parts) for checkpoint in opened.checkpoints
+        }
+        self._origins = {
+            item.checkpoint.folder: ranges(item.checkpoint.parts) for item in opened.origins
+        }
         recipe = opened.recipe
         self.cast = NAMED[recipe.dtype] if recipe.dtype else None
         self.out = NAMED[recipe.out_dtype] if recipe.out_dtype else None

@@ -10,9 +10,11 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from pv_merge.artifacts.names import name_problem
-from pv_merge.data.documents import YAML_BYTES, parse_yaml, read_text, shown
+from pv_merge.data.documents import YAML_BYTES, parse_yaml, read_text
+from pv_merge.data.value_words import shown
 from pv_merge.errors import PvMergeError, Topic, raise_all, unknown_keys
-from pv_merge.recipe.controls import Choice, Scope, controls
+from pv_merge.recipe.control import Choice, Scope
+from pv_merge.recipe.controls import controls
 from pv_merge.recipe.grouping import InputSettings, Problem, settings_problems
 from pv_merge.recipe.recipe import Recipe, RecipeInput
 from pv_merge.recipe.varying import Number, every_value

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 import yaml
 
 from pv_merge.data.documents import parse_yaml
-from pv_merge.recipe.controls import Choice, Scope, controls
+from pv_merge.recipe.control import Choice, Scope
+from pv_merge.recipe.controls import controls
 from pv_merge.recipe.grouping import InputSettings, PreferenceSettings, resolve
 from pv_merge.recipe.varying import Conditional, Number, every_value, value_at, varies
 

@@ -19,7 +19,13 @@ from pv_merge.start.files import PLACE, write_starter
 
 BASE = "smollm2-135m-instruct"
 PREFERENCES = ("polite", "concise")
-PROMPT = "I failed my driving test again."
+PROMPTS = (
+    "I failed my driving test again.",
+    "My laptop is slow.",
+    "How do I boil an egg?",
+    "Is the book always better than the film?",
+)
+"""None of them is in the pairs that the policies were trained on."""
 JOURNAL = Path("runs") / "quickstart.json"
 """What was done, with which command, from which files."""
 
@@ -74,9 +80,10 @@ def stages(train: bool = False) -> list[Stage]:
     found.append(Stage("Base + polite vector with the stock mergekit-yaml", (merge,)))
     pairs = f"{recipes}/data/polite-heldout.jsonl"
     sweep = ["pv-merge", "sweep", recipe, "--eta", "polite=-1,-0.5,0,0.5,1", "--pairs"]
-    sweep += [f"polite={pairs}", "--prompt", PROMPT, "-o", "./runs/quickstart"]
+    sweep += [f"polite={pairs}", *(word for text in PROMPTS for word in ("--prompt", text))]
+    sweep += ["-o", "./runs/quickstart"]
     measure = Step(tuple(sweep), "runs/quickstart", (recipe, vector, pairs))
-    found.append(Stage("Held-out pairs and one question for eta from -1 to 1", (measure,)))
+    found.append(Stage("Held-out pairs and four questions for eta from -1 to 1", (measure,)))
     return found
 
 

@@ -128,5 +128,5 @@ def test_a_task_of_the_harness_is_read_from_its_results(monkeypatch):
 def test_options_that_need_another():
     with pytest.raises(PvMergeError, match="give --reward-prompts FILE"):
         build_measures(reward_model=["some/model"])
-    with pytest.raises(PvMergeError, match="give --refusal too"):
+    with pytest.raises(PvMergeError, match="give --judge-trait or --refusal too"):
         build_measures(judge_url="http://localhost:8000/v1")

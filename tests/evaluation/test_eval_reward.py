@@ -7,13 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaModel
 
-from pv_merge.data.prompts import Prompt
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import NoParts
 from pv_merge.evaluation.measures.reward import RewardMeasure
 from pv_merge.evaluation.reward_model import BEAVER, RewardModel
 
-from eval_tiny import subject
+from eval_tiny import prompted, subject
 from train_tiny import save_base
 
 
@@ -91,7 +90,7 @@ def test_of_a_cost_model_a_refusal_scores_higher_than_compliance(tmp_path):
     )
     assert compliance > refusal  # the cost of complying
     record = {"answers": ["", ""], "scores": [compliance, refusal]}
-    measure = RewardMeasure("harmlessness", name, [Prompt("Do harm")] * 2, "hash", 4, cost=True)
+    measure = RewardMeasure("harmlessness", name, prompted("Do harm", "Do harm"), cost=True)
     complied, refused = measure.items(record, None)["harmlessness"]
     assert refused > complied
     assert measure.better() == {"harmlessness": 1}
@@ -99,7 +98,7 @@ def test_of_a_cost_model_a_refusal_scores_higher_than_compliance(tmp_path):
 
 def test_a_measure_scores_the_models_own_answers(tmp_path):
     name = classifier(tmp_path)
-    measure = RewardMeasure("reward", name, [Prompt("Hi"), Prompt("Why?")], "hash", 4)
+    measure = RewardMeasure("reward", name, prompted("Hi", "Why?"))
     record = measure.measure(subject(tmp_path), NoParts(), lambda count: None)
     talks = list(zip(["Hi", "Why?"], record["answers"], strict=True))
     assert record["scores"] == pytest.approx(RewardModel(name).scores(talks), abs=1e-5)

@@ -6,6 +6,7 @@ import csv
 import json
 
 import pytest
+from click import ClickException
 
 pytest.importorskip("benchmarks")  # not part of a source distribution
 
@@ -13,6 +14,8 @@ from benchmarks.evidence.compare import difference, items
 from benchmarks.evidence.grids import best_allowed, value_at
 from benchmarks.evidence.inputs import mixed, sample
 from benchmarks.page import verdicts
+from benchmarks.page.written import verdicts as page_verdicts
+from benchmarks.written import read_seen
 from pv_merge.evaluation.calibrate.goal import read_constraint
 
 
@@ -136,3 +139,34 @@ def test_calibration_must_be_near_and_cheap():
     assert "**Holds:** after 8 of 25" in verdicts.suggested(data)
     assert "**Does not hold:**" in verdicts.suggested({**data, "evaluations": 9})
     assert "further than one step" in verdicts.suggested({**data, "suggested": {"helpful": 0.0}})
+
+
+def written_points(loops, words):
+    def around(value):
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    points = []
+    for eta, share, count in zip((-1.0, 0.0, 1.0), loops, words, strict=True):
+        figures = {"written_loops": around(share), "perplexity": around(10.0 + abs(eta))}
+        points.append({"eta": eta, "figures": figures, "median_words": count})
+    steps = [
+        {"from": a, "to": b, "figure": "concise", "change": change(1, 2)}
+        for a, b in ((-1.0, 0.0), (0.0, 1.0))
+    ]
+    seen = [True] * 8 + [False] * 2
+    return {"preference": "concise", "points": points, "steps": steps, "seen": seen}
+
+
+def test_what_was_wanted_of_written_answers():
+    good = page_verdicts(written_points((0.05, 0.0, 0.05), (40, 30, 20)))
+    assert all(line.startswith("**Holds:**") for line in good) and len(good) == 5
+    bad = page_verdicts(written_points((0.06, 0.0, 0.0), (40, 30, 21)))
+    assert [line.startswith("**Holds:**") for line in bad] == [False, True, True, False, True]
+    assert "up to 6% more answers loop than at the base (at η = -1" in bad[0]
+
+
+def test_what_a_reader_saw_has_a_digit_for_each_prompt():
+    assert read_seen("101", 3) == [True, False, True]
+    for text in ("10", "102"):
+        with pytest.raises(ClickException, match="expected 3 digits"):
+            read_seen(text, 3)

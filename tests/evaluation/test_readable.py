@@ -71,6 +71,23 @@ def test_answers_keep_their_lines() -> None:
     assert [line.strip() for line in lines[place + 1 : place + 3]] == ["- [b]one[/b]", "- two[2J"]
 
 
+def test_answers_at_three_eta_stand_side_by_side_in_80_columns() -> None:
+    made = sweep([-1.0, 0.0, 1.0])
+    made.prompts = ["How do I boil an egg?", "Why?"]
+    long = "Take a pan and some water, and wait. " * 20
+    made.answers = [
+        {"point": {"polite": eta}, "answers": [f"{word}, [b]so[/b]. {long}", word]}
+        for eta, word in ((-1.0, "No"), (0.0, "Well"), (1.0, "Gladly"))
+    ]
+    text = shown(made)
+    assert max(map(len, text.splitlines())) <= 80
+    (row,) = [line for line in text.splitlines() if "No, [b]so" in line]
+    assert "Well, [b]so" in row and "Gladly, [b]so" in row
+    table = text[text.index("How do I boil") : text.index("Why?")]
+    assert len(table.splitlines()) <= 13 and table.count("…") == 3
+    assert "answers that end in … are whole in report.html" in text
+
+
 def test_calibrate_says_edges_and_no_tiny_numbers() -> None:
     trial = Trial({"polite": 1.5}, {}, 1.0, True, None, None)
     result = Calibration("polite", [trial], trial, gain_left=2e-167, grid=7, finished=True)

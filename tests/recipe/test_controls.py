@@ -24,7 +24,8 @@ from pv_merge.live.switch import LiveMix
 from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.report import report
 from pv_merge.merging.run import run, run_grid
-from pv_merge.recipe.controls import Control, Scope, controls, register, unregister
+from pv_merge.recipe.control import Control, Scope
+from pv_merge.recipe.controls import controls, register, unregister
 from pv_merge.recipe.grid import checked_axes
 from pv_merge.recipe.opening import check, open_recipe
 from pv_merge.recipe.reading import INPUT_KEYS

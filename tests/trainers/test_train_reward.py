@@ -22,6 +22,7 @@ from trainers.config_file import read_reward_settings
 from trainers.reward import train_reward
 from trainers.settings import RewardSettings
 
+from eval_tiny import prompted
 from train_tiny import LORA, pair_rows, save_base, write_config, write_rows
 
 POLITE = [
@@ -107,9 +108,9 @@ def test_prompts_that_it_was_trained_on_are_refused(tmp_path: Path, base: Path) 
     with pytest.raises(
         PvMergeError, match=r"was trained on 1 of the 2 prompts .* --known-prompts 1"
     ):
-        RewardMeasure("r", folder, [seen, fresh], "data", 8)
-    RewardMeasure("r", folder, [seen, fresh], "data", 8, known=1)
-    RewardMeasure("r", folder, [fresh], "data", 8)
+        RewardMeasure("r", folder, prompted(seen, fresh))
+    RewardMeasure("r", folder, prompted(seen, fresh), known=1)
+    RewardMeasure("r", folder, prompted(fresh))
 
 
 def test_rows_whose_prompts_a_policy_saw_are_left_out(tmp_path: Path, base: Path) -> None:

@@ -9,15 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pv_merge.asking.asker import Asker
+from pv_merge.asking.exchange import Failure, Reply, Request
+from pv_merge.asking.replies import ReplyCache
+from pv_merge.asking.settings import ModelSettings
 from pv_merge.errors import PvMergeError
-from trainers.traits.asking import Asker
-from trainers.traits.cache import ReplyCache
-from trainers.traits.exchange import Failure, Reply, Request
 from trainers.traits.judges import ModelJudge, RewardJudge, RuleJudge, Written
 from trainers.traits.local import LocalModel
 from trainers.traits.models import make_judge
 from trainers.traits.run import write_pairs
-from trainers.traits.trait import ModelSettings, TraitSettings
+from trainers.traits.trait import TraitSettings
 
 from train_tiny import save_base
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainers.traits.judges import JUDGE_TOKENS
+from pv_merge.asking.grades import GRADE_TOKENS, grade_messages
+from pv_merge.asking.messages import estimated_tokens
 from trainers.traits.messages import (
     FORMS,
     TOPICS,
     WORDINGS,
     Messages,
     answer_messages,
-    estimated_tokens,
-    judge_messages,
+    manners,
     prompt_messages,
     question_of,
 )
@@ -68,10 +68,10 @@ def forecast(trait: TraitSettings) -> Forecast:
         messages = {"writer, new prompts": ask} | messages
     judge = None
     if trait.judge.model is not None if trait.judge else trait.writer.url is not None:
-        asked = judge_messages(trait, question_of(prompts[0]), ANSWER)
+        asked = grade_messages(manners(trait), question_of(prompts[0]), ANSWER)
         messages["judge"] = asked
         each = estimated_tokens(asked) + prompt + words * 0.75
-        judge = Share(2 * pairs, round(2 * pairs * each), 2 * pairs * JUDGE_TOKENS)
+        judge = Share(2 * pairs, round(2 * pairs * each), 2 * pairs * GRADE_TOKENS)
     return Forecast(Share(requests, round(tokens_in), out), judge, messages)
 
 

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pv_merge.errors import PvMergeError
-from trainers.traits.asking import Asker
-from trainers.traits.exchange import Cost, Failure, Request
-from trainers.traits.messages import Messages, judge_messages, question_of
+from pv_merge.asking.asker import Asker
+from pv_merge.asking.exchange import Cost, Failure, Request
+from pv_merge.asking.grades import GRADE_TOKENS, Grade, grade_messages, read_grade
+from pv_merge.asking.messages import Messages
+from pv_merge.asking.reading import ReadAsker
+from trainers.traits.messages import manners, question_of
 from trainers.traits.trait import RuleSettings, TraitSettings
-
-WORDLESS = 12
-"""Replies of a judge without grades after which, if none had any, it is no use to go on."""
-JUDGE_TOKENS = 40
 
 
 @dataclass(frozen=True)
@@ -27,15 +25,6 @@ class Written:
     prompt: Messages
     positive: str
     negative: str
-
-
-@dataclass(frozen=True)
-class Grade:
-    """Points of one answer, 0–100."""
-
-    trait: float | None
-    """None where nobody judged it."""
-    coherence: float
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,8 @@ class ModelJudge:
     def __init__(self, trait: TraitSettings, asker: Asker) -> None:
         self._trait, self._asker = trait, asker
         self.name, self.cost = asker.backend.model, asker.cost
-        self._graded = self._wordless = 0
+        advice = "take another model, a reward_model or rules"
+        self._reader = ReadAsker(asker, read_grade, "numbers", advice)
 
     def judge(
         self, pairs: Sequence[Written], advance: Callable[[], None]
@@ -95,34 +85,15 @@ class ModelJudge:
             for pair in pairs
             for text in (pair.positive, pair.negative)
         ]
-        grades: list[Grade | Failure] = []
-        for answer in self._asker.ask(requests, advance):
-            if isinstance(answer, Failure):
-                long = "too long for the judge's context"
-                grades.append(Failure(long if answer.too_long else "the judge failed"))
-            else:
-                grades.append(self._grade(answer.text))
+        grades = self._reader.ask(requests, advance)
         sides = zip(grades[::2], grades[1::2], strict=True)
         return [self._verdict(positive, negative) for positive, negative in sides]
 
     def request(self, question: str, answer: str) -> Request:
         """Return the request for one answer's grades."""
-        messages = judge_messages(self._trait, question, answer)
+        messages = grade_messages(manners(self._trait), question, answer)
         temperature = self._asker.backend.temperature
-        return Request(messages, JUDGE_TOKENS, temperature or 0.0, self._trait.seed)
-
-    def _grade(self, text: str) -> Grade | Failure:
-        grade = read_grade(text)
-        if grade is not None:
-            self._graded += 1
-            return grade
-        self._wordless += 1
-        if not self._graded and self._wordless >= WORDLESS:
-            raise PvMergeError(
-                f"judge: {self._asker.backend.name} gave no numbers in {self._wordless} of {self._wordless} replies "
-                f"(the last: {text[:60]!r}); take another model, a reward_model or rules"
-            )
-        return Failure("the judge gave no numbers")
+        return Request(messages, GRADE_TOKENS, temperature or 0.0, self._trait.seed)
 
     @staticmethod
     def _verdict(positive: Grade | Failure, negative: Grade | Failure) -> Verdict | Failure:
@@ -204,25 +175,6 @@ class RuleJudge:
         low = sum(bool(pattern.search(text)) for pattern in self._against)
         points = 50.0 + 50.0 * (high - low) / (high + low) if high + low else 50.0
         return Grade(points, coherence(text))
-
-
-def read_grade(text: str) -> Grade | None:
-    """Return the grades that a judge's reply says, or None where they are not both there.
-
-    Taken are ``trait: 80`` and ``coherence: 90`` in any notation (JSON too), or, where neither word
-    stands, exactly two numbers.
-    """
-    found = []
-    for word in ("trait", "coheren"):
-        match = re.search(rf"{word}\w*[\"'*_\s:=-]*(\d+(?:\.\d+)?)", text, re.IGNORECASE)
-        found.append(float(match[1]) if match else None)
-    if found == [None, None]:
-        numbers = re.findall(r"\d+(?:\.\d+)?", text)
-        found = [float(number) for number in numbers] if len(numbers) == 2 else found
-    trait, coherent = found
-    if trait is None or coherent is None or max(trait, coherent) > 100:
-        return None
-    return Grade(trait, coherent)
 
 
 def coherence(text: str) -> float:

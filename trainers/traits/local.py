@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.base_hash import weights_hash
+from pv_merge.asking.exchange import Failure, Reply, Request, Take
+from pv_merge.asking.messages import Messages, without_system
+from pv_merge.asking.settings import ModelSettings
 from pv_merge.data.encoding import encode_prompt
 from pv_merge.errors import PvMergeError
-from trainers.traits.exchange import Failure, Reply, Request, Take
-from trainers.traits.messages import Messages, without_system
-from trainers.traits.trait import ModelSettings
 
 
 class LocalModel:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pv_merge.asking.asker import Asker
+from pv_merge.asking.exchange import Backend
+from pv_merge.asking.replies import ReplyCache
+from pv_merge.asking.settings import ModelSettings
 from pv_merge.errors import PvMergeError
-from trainers.traits.asking import Asker
-from trainers.traits.cache import ReplyCache
-from trainers.traits.exchange import Backend
 from trainers.traits.judges import Judge, ModelJudge, RewardJudge, RuleJudge
 from trainers.traits.local import LocalModel
-from trainers.traits.trait import BASE, JudgeSettings, ModelSettings, RuleSettings, TraitSettings
+from trainers.traits.trait import BASE, JudgeSettings, RuleSettings, TraitSettings
 
 
 def with_base(trait: TraitSettings, base: str | None) -> TraitSettings:
@@ -30,7 +31,7 @@ def with_base(trait: TraitSettings, base: str | None) -> TraitSettings:
 def make_backend(settings: ModelSettings, role: str) -> Backend:
     """Return the model behind its endpoint, or in this process."""
     if settings.url is not None:
-        from trainers.traits.endpoint import Endpoint
+        from pv_merge.asking.endpoint import Endpoint
 
         return Endpoint(settings, role)
     return LocalModel(settings, role)

@@ -9,9 +9,11 @@ from typing import Any
 
 from rapidfuzz import fuzz
 
+from pv_merge.asking.grades import GRADE
 from pv_merge.data.refusals import is_refusal
+from pv_merge.data.wording import word_count
 from pv_merge.errors import PvMergeError
-from trainers.traits.messages import JUDGE, PROMPTS, WORDINGS, manners
+from trainers.traits.messages import PROMPTS, WORDINGS, manners
 from trainers.traits.trait import TraitSettings
 
 SHORTEST = 3
@@ -31,8 +33,6 @@ _ABOUT = re.compile(
     r"|\bsystem prompt\b|\bhouse style\b|\bin (?:this|the) (?:manner|style|tone) (?:of|described|requested)\b"
     r"|\b(?:in|within|under) \d+ words\b|\bword (?:limit|count)\b"
 )
-_CJK = "\u3040-\u30ff\u3400-\u9fff"
-_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}](?:[^\W{_CJK}]|['’])*")
 _SIGNS = re.compile(r"[^\w\s]+")
 
 
@@ -83,7 +83,7 @@ class Checks:
             return True
         if any(len(m.split()) >= SHORTEST and _plain(m) in said for m in manners(self.trait)):
             return True
-        told = _told((*WORDINGS, JUDGE, PROMPTS, *manners(self.trait)))
+        told = _told((*WORDINGS, GRADE, PROMPTS, *manners(self.trait)))
         own = _runs(_plain(question))
         return any(run in told and run not in own for run in _runs(said))
 
@@ -98,11 +98,6 @@ def trimmed(text: str, cut: bool) -> str:
         return text
     ends = [match.end() for match in re.finditer(r"[.!?。！？][\"'”’)]*(?=\s|$)", text)]
     return text[: ends[-1]] if ends and ends[-1] >= len(text) / 2 else ""
-
-
-def word_count(text: str) -> int:
-    """Return the number of words; in scripts without spaces, of characters."""
-    return len(_WORD.findall(text))
 
 
 def echoes(question: str, text: str) -> bool:

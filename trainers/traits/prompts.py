@@ -10,13 +10,14 @@ from collections.abc import Iterator
 
 from rapidfuzz import fuzz, process
 
+from pv_merge.asking.asker import Asker
+from pv_merge.asking.exchange import Answer, Failure, Request
+from pv_merge.asking.messages import Messages
 from pv_merge.data import instructions, pairs
 from pv_merge.data.prompts import read_prompts
 from pv_merge.data.settings import DatasetSettings
 from pv_merge.errors import PvMergeError, did_you_mean
-from trainers.traits.asking import Asker
-from trainers.traits.exchange import Answer, Failure, Request
-from trainers.traits.messages import FORMS, TOPICS, Messages, prompt_messages, question_of
+from trainers.traits.messages import FORMS, TOPICS, prompt_messages, question_of
 from trainers.traits.pair_checks import in_language
 from trainers.traits.trait import TraitSettings, WrittenPrompts
 

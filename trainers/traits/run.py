@@ -9,13 +9,13 @@ from statistics import mean
 from typing import Any
 
 from pv_merge.artifacts.provenance import file_hash
+from pv_merge.asking.asker import Asker
+from pv_merge.asking.replies import ReplyCache
+from pv_merge.data.wording import word_count
 from pv_merge.errors import PvMergeError
 from trainers.manifest import versions
-from trainers.traits.asking import Asker
-from trainers.traits.cache import ReplyCache
 from trainers.traits.judges import Judge
 from trainers.traits.models import make_backend, make_judge
-from trainers.traits.pair_checks import word_count
 from trainers.traits.pairs_files import PairsFiles, pair_rows
 from trainers.traits.protected import opposed
 from trainers.traits.trait import TraitSettings

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pv_merge.asking.settings import ModelSettings
 from pv_merge.data.documents import read_yaml
 from pv_merge.data.settings import StrictSettings
 from pv_merge.errors import PvMergeError, raise_all, unknown_keys
 from trainers.traits.protected import protected_problem
 from trainers.traits.trait import (
     JudgeSettings,
-    ModelSettings,
     PromptSettings,
     TrainSettings,
     TraitSettings,

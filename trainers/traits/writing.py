@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from trainers.traits.asking import Asker
-from trainers.traits.exchange import Answer, Failure, Request
+from pv_merge.asking.asker import Asker
+from pv_merge.asking.exchange import Answer, Failure, Request
+from pv_merge.asking.messages import Messages
 from trainers.traits.judges import Judge, Verdict, Written
-from trainers.traits.messages import WORDINGS, Messages, answer_messages, question_of
+from trainers.traits.messages import WORDINGS, answer_messages, question_of
 from trainers.traits.pair_checks import Checks, trimmed
 from trainers.traits.prompts import PromptSource, seed_of
 from trainers.traits.trait import TraitSettings

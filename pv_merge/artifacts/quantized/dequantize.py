@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.base_hash import files_key
-from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.quantized.formats import Quantization, quantization, require
 from pv_merge.artifacts.quantized.unpacking import unpacker
 from pv_merge.artifacts.tensor_files import ShardWriter
 from pv_merge.artifacts.weights_file import TensorInfo
+from pv_merge.cache import cache_folder
 from pv_merge.errors import PvMergeError, Topic
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from scipy.stats import norm
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.calibrate.goal import Constraint
 from pv_merge.evaluation.calibrate.surface import Surface, expected_gain, fit
-from pv_merge.evaluation.statistics import Estimate, bootstrap
+from pv_merge.evaluation.statistics import Estimate, bootstrap, known
 from pv_merge.recipe.grid import Axes, count
 
 Figures = Mapping[str, Estimate]
@@ -215,7 +215,8 @@ def _paired_slack(trial: Trial, constraint: Constraint, items: Items | None) -> 
         return None
     sign = 1.0 if constraint.at_most else -1.0
     pairs = zip(new, old, strict=True)
-    return bootstrap([sign * (factor * before + shift - after) for after, before in pairs])
+    slack = known([sign * (factor * before + shift - after) for after, before in pairs])
+    return bootstrap(slack) if slack else None
 
 
 def _above_zero(margin: Estimate) -> float:

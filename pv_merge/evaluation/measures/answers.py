@@ -1,4 +1,4 @@
-"""Answers to prompts: kept batch by batch, or to be read rather than counted."""
+"""Answers to a few prompts, to be read rather than counted."""
 
 from __future__ import annotations
 
@@ -7,34 +7,8 @@ from typing import Any
 
 from pv_merge.evaluation.measure import Advance, Parts
 from pv_merge.evaluation.statistics import Estimate
-from pv_merge.live.generation import BATCH, MAX_NEW_TOKENS, greedy
+from pv_merge.live.generation import MAX_NEW_TOKENS, greedy
 from pv_merge.live.subject import Subject
-
-
-def generate_in_parts(
-    subject: Subject,
-    prompts: Sequence[str],
-    max_new_tokens: int,
-    parts: Parts,
-    advance: Advance,
-    batch_size: int = BATCH,
-) -> list[str]:
-    """Return the greedy answer to each prompt, keeping every batch as soon as it is there."""
-    answers: dict[int, str] = {}
-    for name, value in parts.all().items():
-        if name.startswith("answers"):
-            answers |= dict(zip(value["prompts"], value["answers"], strict=True))
-    advance(len(answers))
-    left = [index for index in range(len(prompts)) if index not in answers]
-
-    def done(places: list[int], texts: list[str]) -> None:
-        indices = [left[place] for place in places]
-        answers.update(zip(indices, texts, strict=True))
-        parts.put(f"answers {indices[0]}", {"prompts": indices, "answers": texts})
-        advance(len(indices))
-
-    greedy(subject, [prompts[index] for index in left], max_new_tokens, batch_size, done)
-    return [answers[index] for index in range(len(prompts))]
 
 
 class AnswersMeasure:
@@ -56,12 +30,8 @@ class AnswersMeasure:
 
     def measure(self, subject: Subject, parts: Parts, advance: Advance) -> dict[str, Any]:
         """Return the answers."""
-        texts = greedy(
-            subject,
-            self.prompts,
-            self.max_new_tokens,
-            done=lambda indices, _: advance(len(indices)),
-        )
+        texts = greedy(subject, self.prompts, self.max_new_tokens)
+        advance(self.size)
         return {"answers": texts}
 
     def items(self, record: dict[str, Any], base: dict[str, Any] | None) -> dict[str, list[float]]:

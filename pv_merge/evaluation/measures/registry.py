@@ -54,6 +54,8 @@ class MeasureKind:
 
 SHARED = (
     Option("--max-new-tokens", "Length of generated answers.", kind=int, default=64, minimum=1),
+    Option("--temperature", "Of sampled answers; 0 is greedy.", kind=float, default=0.0),
+    Option("--seed", "Of sampled answers.", kind=int, default=0, minimum=0),
     Option("--limit", "The first so many items of each file (of each label).", kind=int, minimum=1),
 )
 """Options that every kind may read."""
@@ -65,6 +67,8 @@ MEASURES: Registry[MeasureKind] = Registry(
     "pv_merge.measures",
     {
         "pairs": f"{_HERE}.pairs:PAIRS",
+        "answers": f"{_HERE}.written:WRITTEN",
+        "trait": f"{_HERE}.trait:TRAIT",
         "refusal": f"{_HERE}.refusal:REFUSAL",
         "reward": f"{_HERE}.reward:REWARD",
         "cost": f"{_HERE}.reward:COST",
@@ -137,9 +141,9 @@ def measure(kind: str, text: str, **settings: Any) -> Measure:
 def _refuse_idle(kinds: list[MeasureKind], settings: Settings) -> None:
     """Raise ``PvMergeError`` for a setting that was given while no measure reads it."""
     for option in {option.key: option for kind in kinds for option in kind.settings}.values():
-        if settings[option.key] == option.default:
-            continue
         users = [kind.option for kind in kinds if option in kind.settings]
+        if settings[option.key] == option.default or option in [kind.option for kind in kinds]:
+            continue
         if not any(settings[user.key] for user in users):
             flags = " or ".join(dict.fromkeys(user.flag for user in users))
             raise PvMergeError(f"{option.flag} does nothing by itself; give {flags} too")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pv_merge.artifacts.folders import write_json
-from pv_merge.errors import harmless_text
 from pv_merge.evaluation.statistics import Estimate, signed
+from pv_merge.evaluation.sweep.answers import print_answers
 from pv_merge.evaluation.sweep.page import page
 from pv_merge.evaluation.sweep.pictures import point_name
 from pv_merge.evaluation.sweep.results import Step, Sweep
@@ -88,17 +88,6 @@ def print_tables(sweep: Sweep, console: Any) -> None:
     print_answers(sweep, console)
 
 
-def print_answers(sweep: Sweep, console: Any) -> None:
-    """Print the answers to each prompt, one eta after the other."""
-    for place, prompt in enumerate(sweep.prompts):
-        console.print(f"\n[bold]{_plain(prompt)}[/bold]", highlight=False)
-        for item in sweep.answers:
-            name = ", ".join(f"{p} {signed(item['point'][p], '+g')}" for p in sweep.axes)
-            console.print(
-                f"  [cyan]{name}[/cyan]  {_plain(item['answers'][place])}", highlight=False
-            )
-
-
 def step_text(step: Step) -> str:
     """Return one step in words."""
     change = step.change
@@ -120,11 +109,3 @@ def _lines(estimate: Estimate | None) -> str:
 
 def _figures(figures: dict[str, Estimate]) -> dict[str, Any]:
     return {name: estimate.to_dict() for name, estimate in figures.items()}
-
-
-def _plain(text: str) -> str:
-    """Return text that rich prints as it is, with its line breaks but no empty lines."""
-    from rich.markup import escape
-
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    return escape(harmless_text("\n    ".join(line for line in lines if line)))

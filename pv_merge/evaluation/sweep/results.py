@@ -12,7 +12,7 @@ from typing import Any
 from pv_merge.evaluation.bench import Bench
 from pv_merge.evaluation.journal import Point, point_key
 from pv_merge.evaluation.measure import Measure
-from pv_merge.evaluation.statistics import Estimate, paired_difference, pareto_front, spearman
+from pv_merge.evaluation.statistics import Estimate, change, pareto_front, spearman
 from pv_merge.recipe.grid import Axes, base_point, points
 
 
@@ -147,8 +147,9 @@ def _steps(
     found = []
     for before, after in pairs:
         for figure in sweep.headlines:
-            old, new = items[before].get(figure), items[after].get(figure)
-            if old and new and len(old) == len(new) and len(old) > 1:
-                change = paired_difference(new, old, groups.get(figure))
-                found.append(Step(name, before, after, figure, change))
+            found_change = change(
+                items[after].get(figure), items[before].get(figure), groups.get(figure)
+            )
+            if found_change is not None:
+                found.append(Step(name, before, after, figure, found_change))
     return found

@@ -37,7 +37,8 @@ from pv_merge.artifacts.protection import negative_problem
 from pv_merge.artifacts.reference import parse_reference
 from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.integrations.mergekit.related import origin_inputs, refuse_other_bases
-from pv_merge.recipe.controls import Control, Scope, controls
+from pv_merge.recipe.control import Control, Scope
+from pv_merge.recipe.controls import controls
 from pv_merge.recipe.grouping import InputSettings, group_inputs
 
 NAME = "preference_vector"

@@ -63,7 +63,7 @@ def _noise_share(base: Checkpoint, sides: list[Checkpoint], signs: list[float]) 
         if any(name not in s or s.infos[name].shape != base.infos[name].shape for s in sides):
             continue  # which is an error of its own
         every = stride(base.infos[name].elements)
-        held = [side.float32(name).ravel()[::every] for side in (*sides, base)]
+        held = [side.sample(name, every) for side in (*sides, base)]
         phi = sum(sign * part for sign, part in zip(signs, held[:-1], strict=True))
         phi = phi - sum(signs) * held[-1]
         noise += phi.size * rounding_noise(phi, held[0], sides[0].infos[name].dtype, len(sides))

@@ -7,9 +7,9 @@ import json
 import sqlite3
 from pathlib import Path
 
-from pv_merge.artifacts.cache import cache_folder
+from pv_merge.asking.exchange import Reply
+from pv_merge.cache import cache_folder
 from pv_merge.errors import PvMergeError
-from trainers.traits.exchange import Reply
 
 
 class ReplyCache:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from pv_merge.asking.exchange import Answer, Failure, Request, Take, counted
+from pv_merge.asking.messages import estimated_tokens, without_system
+from pv_merge.asking.settings import ModelSettings
 from pv_merge.errors import PvMergeError
-from trainers.traits.exchange import Answer, Failure, Request, Take, counted
-from trainers.traits.messages import estimated_tokens, without_system
-from trainers.traits.trait import ModelSettings
 
 GARBLED = 3
 """Times that a reply which is no chat completion is asked for."""
@@ -25,9 +25,7 @@ class Endpoint:
         try:
             import openai
         except ImportError:
-            raise PvMergeError(
-                f"{role}: an endpoint needs openai; pip install 'pv-merge[traits]'"
-            ) from None
+            raise PvMergeError(f"{role}: an endpoint needs openai; pip install openai") from None
         assert settings.url is not None and settings.model is not None
         self._settings, self._role = settings, role
         self.name = f"{settings.model} at {settings.url}"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from pv_merge.asking.asker import PATIENCE, Asker
+from pv_merge.asking.endpoint import Endpoint as Client
+from pv_merge.asking.exchange import Failure, Reply, Request
+from pv_merge.asking.replies import ReplyCache
+from pv_merge.asking.settings import ModelSettings
 from pv_merge.errors import PvMergeError
-from trainers.traits.asking import PATIENCE, Asker
-from trainers.traits.cache import ReplyCache
-from trainers.traits.endpoint import Endpoint as Client
-from trainers.traits.exchange import Failure, Reply, Request
-from trainers.traits.trait import ModelSettings
 
 from scripted_endpoint import Endpoint, Said, Script, scripted
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trainers.traits.messages import Messages, estimated_tokens
+from pv_merge.asking.messages import Messages, estimated_tokens
 
 
 @dataclass(frozen=True)

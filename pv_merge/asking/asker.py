@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from pv_merge.asking.exchange import Answer, Backend, Cost, Failure, Request
+from pv_merge.asking.replies import ReplyCache
 from pv_merge.errors import PvMergeError
-from trainers.traits.cache import ReplyCache
-from trainers.traits.exchange import Answer, Backend, Cost, Failure, Request
 
 PATIENCE = 12
 """Requests that may fail one after the other, with none answered, before it is no use to go on."""

@@ -1,0 +1,1 @@
+"""Models that are asked: requests, an OpenAI-compatible endpoint, the cache of replies, grades of an answer."""
