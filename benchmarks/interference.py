@@ -1,17 +1,17 @@
-"""Ways to add up four real vectors, compared at equal perplexity: an ablation.
+"""Ways to add up four real vectors, compared at equal gains: an ablation.
 
     python -m benchmarks.interference          # goes on where it was stopped
 
 Each way makes one change of each weight out of polite, concise, harmless and helpful; it is put on the
-base at two scales. What counts is the sum of the gains in held-out margin, each in units of what the vector
-gains alone at eta 1, at the perplexity that the plain sum has at scale 1.
+base at two scales. A way that changes the balance between preferences changes perplexity by that alone,
+so two are compared fairly where both gain the same in every preference: the etas of a plain sum
+are found that gain what a way gains, and the perplexities are set side by side.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ PAIRS = {
 SCALES = (1.0, 1.5)
 KEPT = 0.5
 """DARE's share of elements that stay, divided by it."""
+MATCHED = (("TSV, all directions", "1.5"), ("TSV, a quarter of them", "1.5"))
+"""Ways whose gains a plain sum is made to have, with their scale."""
+STEPS = 2
+Array = np.ndarray
 Way = Callable[[str, Sequence[LowRank]], Tensor]
 
 
@@ -145,28 +149,53 @@ class Model:
                     found[key] = float(np.mean(values))
         return found
 
+    def mix(self, etas: Mapping[str, float]) -> dict[str, float]:
+        """Measure the plain sum at these etas."""
+        return self.measured(
+            lambda weight: torch.stack(
+                [eta * self.phis[weight][name].dense() for name, eta in etas.items()]
+            ).sum(0)
+        )
+
     def way(self, name: str, scale: float) -> dict[str, float]:
         """Measure a way at a scale."""
         make = WAYS[name]
         return self.measured(lambda weight: scale * make(weight, list(self.phis[weight].values())))
 
 
-def at_equal_perplexity(
-    points: Mapping[str, Mapping[str, float]], result: Mapping[str, Any]
-) -> dict[str, float]:
-    """Return each preference's gain at the plain sum's perplexity, of what its vector gains alone."""
-    base, alone = result["base"], result["alone"]
-    goal = result["ways"]["sum"]["1"]["text.nats"]
-    order = sorted(points, key=float)
-    scales = [0.0, *map(float, order)]
-    nats = [base["text.nats"], *(points[key]["text.nats"] for key in order)]
-    scale = float(np.interp(goal, nats, scales)) if nats == sorted(nats) else math.nan
-    shares = {}
-    for name in POLICIES:
-        gains = [0.0, *(points[key][name] - base[name] for key in order)]
-        own = alone[name] - base[name]
-        shares[name] = float(np.interp(scale, scales, gains)) / own
-    return {"scale": scale, **shares, "mean": sum(shares.values()) / len(shares)}
+def gains(figures: Mapping[str, float], result: Mapping[str, Any]) -> Array:
+    """Return the gain in margin of each preference."""
+    return np.array([figures[name] - result["base"][name] for name in POLICIES])
+
+
+def matched(model: Model, way: str, scale: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the etas at which a plain sum gains what a way gains, and what that costs.
+
+    Gains are close to linear in the etas: a first solution by what each vector does alone, to all four
+    margins, then steps that make up for what it missed.
+    """
+    goal = gains(result["ways"][way][scale], result)
+    effects = np.array([gains(result["alone"][name], result) for name in POLICIES])
+    etas = np.linalg.solve(effects.T, goal)
+    for _ in range(STEPS):
+        found = model.mix(dict(zip(POLICIES, etas.tolist(), strict=True)))
+        reached = gains(found, result)
+        missed = float(np.abs((goal - reached) / gains_alone(result)).max())
+        said = {
+            "etas": dict(zip(POLICIES, etas.tolist(), strict=True)),
+            "missed": missed,
+            "nats": found["text.nats"] - result["base"]["text.nats"],
+            "nats_of_the_way": result["ways"][way][scale]["text.nats"]
+            - result["base"]["text.nats"],
+        }
+        print(f"plain sum matched to {way} at {scale}: {said}", flush=True)
+        etas = etas + np.linalg.solve(effects.T, goal - reached)
+    return said
+
+
+def gains_alone(result: Mapping[str, Any]) -> Array:
+    """Return what each vector gains in its own margin, alone at eta 1."""
+    return np.array([result["alone"][name][name] - result["base"][name] for name in POLICIES])
 
 
 def main() -> None:
@@ -189,7 +218,7 @@ def main() -> None:
     for name in POLICIES:
         if name not in result.setdefault("alone", {}):
             found = model.measured(lambda weight, name=name: model.phis[weight][name].dense())
-            result["alone"][name] = found[name]
+            result["alone"][name] = found
             keep()
     for scale in SCALES:
         for name in WAYS:
@@ -198,9 +227,10 @@ def main() -> None:
                 points[f"{scale:g}"] = model.way(name, scale)
                 keep()
                 print(f"{name} at {scale:g}: {points[f'{scale:g}']}", flush=True)
-    result["equal"] = {
-        name: at_equal_perplexity(points, result) for name, points in result["ways"].items()
-    }
+    for way, scale in MATCHED:
+        if way not in result.setdefault("matched", {}):
+            result["matched"][way] = {"scale": scale, **matched(model, way, scale, result)}
+            keep()
     keep()
 
 

@@ -1,39 +1,56 @@
-"""Ways to add up several vectors, at equal perplexity."""
+"""Ways to add up several vectors: what each gains and costs, and a plain sum of the same gains."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.page.parts import read, table
+
+CLEARLY = 1.1
+"""Cost of the plain sum over a way's, from which on the way counts as ahead."""
 
 
 def interference() -> list[str]:
-    """Return what each way keeps of every vector's gain."""
+    """Return the ablation, and what decides it."""
     data = read("results/interference.json")
-    if data is None or "equal" not in data:
+    if data is None or "matched" not in data:
         return []
     names = list(data["alone"])
-    equal = data["equal"]
-    rows = [
-        [way, f"{found['scale']:.2f}", *(f"{found[name]:.2f}" for name in names), f"{found['mean']:.3f}"]
-        for way, found in equal.items()
-    ]  # fmt: skip
-    plain = equal["sum"]["mean"]
-    best = max(equal, key=lambda way: equal[way]["mean"])
-    least = min(min(found[name] for name in names) for found in equal.values())
-    verdict = (
-        "None keeps more than the plain sum."
-        if best == "sum"
-        else f"{best} keeps {equal[best]['mean'] - plain:+.3f} of the mean gain more than the plain sum."
-    )
+    base = data["base"]
+    alone = {name: data["alone"][name][name] - base[name] for name in names}
+    rows = []
+    for way, points in data["ways"].items():
+        for scale, found in points.items():
+            cells = [f"{(found[name] - base[name]) / alone[name]:.2f}" for name in names]
+            rows.append([way, scale, *cells, f"{found['text.nats'] - base['text.nats']:+.4f}"])
+    fair = []
+    for way, found in data["matched"].items():
+        etas = ", ".join(f"{name} {eta:.2f}" for name, eta in found["etas"].items())
+        cost = [f"{found[key]:+.4f}" for key in ("nats_of_the_way", "nats")]
+        fair.append([f"{way}, scale {found['scale']}", *cost, etas, f"{found['missed']:.0%}"])
     return [
         "## Ways to add up four vectors",
         "",
-        f"The four shipped vectors in one model, each way at the scale at which perplexity is that of the plain sum (interpolated between scales 0, 1 and 1.5). A cell is the gain in held-out margin ({data['limit']} pairs "
-        "a preference) in units of what the vector gains alone at η = 1; 1 is all of it, more than 1 is help from the others. TSV makes the singular vectors of all "
-        "φ orthogonal to each other (Gargiulo et al. 2025).",
+        f"The four shipped vectors in one model. A cell is the gain in held-out margin ({data['limit']} pairs a preference) in units of what the vector gains "
+        "alone at η = 1; the cost is in nats a token of the Alpaca demonstration answers. TSV makes the singular vectors of all φ orthogonal to each other (Gargiulo et al. 2025).",
         "",
-        *table(["way", "scale", *names, "mean"], rows),
-        f"{verdict} The lowest cell of all is {least:.2f}: these vectors hardly lie in each other's way.",
+        *table(["way", "scale", *names, "cost"], rows),
+        "A way also changes the balance between the preferences, which a choice of η does as well. So the etas of a plain sum were found that gain the same in each, to the share "
+        "of a vector's own gain in the last column:",
+        "",
+        *table(
+            ["way", "its cost", "cost of the plain sum", "etas of the plain sum", "off by"], fair
+        ),
+        _verdict(data["matched"]),
         "",
         f"`{data['command']}`",
         "",
     ]
+
+
+def _verdict(matched: dict[str, Any]) -> str:
+    ratios = {way: found["nats"] / found["nats_of_the_way"] for way, found in matched.items()}
+    said = ", ".join(f"{ratio:.2f} of what {way} costs" for way, ratio in ratios.items())
+    ahead = [way for way, ratio in ratios.items() if ratio >= CLEARLY]
+    end = f"ahead of it: {', '.join(ahead)}." if ahead else "none is clearly ahead of it."
+    return f"For the same gains the plain sum costs {said}; {end}"
