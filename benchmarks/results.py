@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.page.claims import claims
 from benchmarks.page.foreign import drift, transplant
+from benchmarks.page.interference import interference
 from benchmarks.page.speed import controls, merging, spent, training
 from benchmarks.page.vectors import CURVES, curve, rounding, vectors
 from benchmarks.page.written import written
@@ -36,6 +37,7 @@ def main() -> None:
         *vectors(),
         *transplant(),
         *drift(),
+        *interference(),
         *rounding(),
         *controls(),
         *merging(),

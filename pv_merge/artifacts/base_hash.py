@@ -71,10 +71,14 @@ def from_other_bases(said: Mapping[str, str | None], own: str) -> list[str]:
     return [name for name, value in said.items() if value and value != own]
 
 
-def _place(checkpoint: Checkpoint) -> Path:
+def files_key(checkpoint: Checkpoint) -> str:
+    """Return a name for the checkpoint's files as they are now: places, sizes and times of change."""
     state = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in checkpoint.files
     ]
-    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
-    return cache_folder() / "weights" / f"{key}.json"
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
+
+
+def _place(checkpoint: Checkpoint) -> Path:
+    return cache_folder() / "weights" / f"{files_key(checkpoint)}.json"

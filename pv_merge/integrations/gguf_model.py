@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pv_merge.artifacts.folders import write_json
+from pv_merge.data.documents import read_object
 from pv_merge.integrations.export import Advance, ExportOptions, ExportTarget, Manifest
 from pv_merge.integrations.gguf_convert import convert, require_family
 from pv_merge.integrations.gguf_quantize import quantize, require_quantizer
@@ -23,6 +25,7 @@ def _write(
 ) -> None:
     merged, whole = work / "merged", work / "model.gguf"
     run(opened, merged, report=False, advance=advance)
+    _forget_code(merged)
     convert(merged, whole)
     shutil.rmtree(merged)
     file = whole
@@ -32,6 +35,16 @@ def _write(
         whole.unlink()
     manifest |= {"file": file.name, "quantize": options.quantize}
     write_modelfile(work, f"FROM ./{file.name}")
+
+
+def _forget_code(merged: Path) -> None:
+    """Take out of the settings what would make the converter run code that came with a model."""
+    for name in ("config.json", "tokenizer_config.json"):
+        path = merged / name
+        if path.exists():
+            said = read_object(path)
+            if said.pop("auto_map", None) is not None:
+                write_json(path, said)
 
 
 def write_modelfile(work: Path, *lines: str) -> None:

@@ -28,7 +28,7 @@ from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.recipe.checks.dtypes import some_matrices
 from pv_merge.recipe.checks.finding import raise_errors
 from pv_merge.recipe.checks.fit import config_findings
-from pv_merge.recipe.checks.same_base import RELATED
+from pv_merge.recipe.checks.same_base import RELATED, likeness
 from pv_merge.recipe.own_base import noted
 
 TELLING = 4.0
@@ -215,9 +215,7 @@ def _refuse(base: Checkpoint, model: Policy, vectors: Mapping[str, PreferenceVec
         return
     raise_errors(config_findings(base, model.checkpoint))
     for name in some_matrices(base):
-        left, right = base.tensor(name).float(), model.checkpoint.tensor(name).float()
-        scale = (square_sum(left) * square_sum(right)) ** 0.5
-        cosine = square_sum(left, right) / scale if scale else 0.0
+        cosine = likeness(base, model.checkpoint, name)
         if cosine < RELATED:
             raise PvMergeError(
                 f"{model}: its {name} is unlike the base's (cosine {cosine:.2f}); is it a fine-tune "

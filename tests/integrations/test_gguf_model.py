@@ -190,6 +190,29 @@ def test_smollm2_says_the_same_in_llama_cpp(python: str, tmp_path: Path) -> None
     assert largest_difference(first, want) < 1e-3
 
 
+@needs_converter
+def test_no_code_of_a_model_is_named_to_the_converter(
+    spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(spoken, tmp_path / "world")
+    for name in ("config.json", "tokenizer_config.json"):
+        path = tmp_path / "world" / "base" / name
+        said = {
+            **json.loads(path.read_text()),
+            "auto_map": {"AutoTokenizer": ["evil.Tokens", None]},
+        }
+        path.write_text(json.dumps(said))
+    seen = []
+
+    def looked_at(model: Path, file: Path) -> None:
+        seen.extend((model / name).read_text() for name in ("config.json", "tokenizer_config.json"))
+        file.write_bytes(b"GGUF")
+
+    monkeypatch.setattr("pv_merge.integrations.gguf_model.convert", looked_at)
+    export(written(tmp_path / "world", tmp_path), tmp_path / "gguf", "gguf-model")
+    assert len(seen) == 2 and not any("auto_map" in text for text in seen)
+
+
 # ---- what cannot be written ------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import shutil
 import subprocess
@@ -279,6 +280,9 @@ def test_a_server_of_another_base_serves_none(
     weights_hash(Checkpoint(server.base))
     assert server.ask("polite=0.5") is None
     assert "was made from another base than" in lines(caplog)[0]
+    resolver = server.resolver
+    resolver.settings = dataclasses.replace(resolver.settings, allow_related_base=True)
+    assert server.ask("polite=0.25") is not None
 
 
 def test_many_at_once(server: Server) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pv_merge.arithmetic.stored import SIZES
+from pv_merge.artifacts.base_hash import files_key
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.quantized.formats import Quantization, quantization, require
@@ -70,11 +69,7 @@ def unpacked_copy(source: Checkpoint, advance: Advance = lambda done, total: Non
 
 def cached_place(source: Checkpoint) -> Path:
     """Return where the copy of a checkpoint is, or would be; another file is another copy."""
-    state = [
-        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files
-    ]
-    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
-    return cache_folder() / "dequantized" / key
+    return cache_folder() / "dequantized" / files_key(source)
 
 
 def _write(

@@ -80,6 +80,11 @@ def _said_bases(inputs: list[OpenInput], base: Checkpoint) -> Iterator[Finding]:
             )
 
 
+def likeness(base: Checkpoint, other: Checkpoint, name: str) -> float:
+    """Return the cosine of one matrix of two models; below ``RELATED`` they are of no one base."""
+    return _cosine(_flat(base, name), _flat(other, name))
+
+
 def _probe(base: Checkpoint) -> str | None:
     """Return the smallest matrix, which is cheap to compare and moves little in fine-tuning."""
     matrices = [
