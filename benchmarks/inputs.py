@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pv_merge.artifacts.tensor_files import OutputFiles
+from pv_merge.artifacts.output_files import OutputFiles
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Size:
     kv_heads: int
     vocabulary: int = 49152
 
-    def tensors(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         head = self.hidden // self.heads
         shapes: dict[str, tuple[int, ...]] = {
             "model.embed_tokens.weight": (self.vocabulary, self.hidden),
@@ -42,7 +42,7 @@ class Size:
                 f"{prefix}input_layernorm.weight": (self.hidden,),
                 f"{prefix}post_attention_layernorm.weight": (self.hidden,),
             }
-        return {name: (torch.bfloat16, shape) for name, shape in shapes.items()}
+        return {name: ("BF16", shape) for name, shape in shapes.items()}
 
     @property
     def parameters(self) -> int:
@@ -67,7 +67,7 @@ def write_model(folder: Path, size: Size, seed: int, around: int | None = None) 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = size.tensors()
     files = OutputFiles(folder, tensors)
-    for index, (name, (dtype, shape)) in enumerate(tensors.items()):
+    for index, (name, (_, shape)) in enumerate(tensors.items()):
         count = torch.Size(shape).numel()
         generator = torch.Generator().manual_seed(
             (seed if around is None else around) * 100003 + index
@@ -76,7 +76,7 @@ def write_model(folder: Path, size: Size, seed: int, around: int | None = None) 
         if around is not None:
             generator.manual_seed(seed * 100003 + index)
             weight += torch.randn(count, generator=generator).mul_(1e-3)
-        files.write(name, 0, weight.to(dtype))
+        files.write(name, 0, memoryview(weight.bfloat16().view(torch.uint8).numpy()))
     files.close()
     config = {
         "architectures": ["LlamaForCausalLM"],
