@@ -86,8 +86,8 @@ $(LLAMA):
 	@touch $@
 
 .PHONY: test-llama
-test-llama: $(READY) $(LLAMA)  ## compare exported GGUF adapters with merged models in llama.cpp
-	$(BIN)/python -m pytest -rs tests/integrations/test_llama.py
+test-llama: $(READY) $(LLAMA)  ## compare exported GGUF adapters and models with merged ones in llama.cpp
+	$(BIN)/python -m pytest -rs tests/integrations/test_llama.py tests/integrations/test_gguf_model.py
 
 # ---- a real vLLM server ------------------------------------------------------------------------
 

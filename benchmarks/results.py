@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.page.claims import claims
+from benchmarks.page.foreign import drift, transplant
 from benchmarks.page.speed import controls, merging, spent, training
 from benchmarks.page.vectors import CURVES, curve, rounding, vectors
 from benchmarks.page.written import written
@@ -33,6 +34,8 @@ def main() -> None:
         *written(),
         *claims(),
         *vectors(),
+        *transplant(),
+        *drift(),
         *rounding(),
         *controls(),
         *merging(),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pv_merge.hub.push_plan import PushOptions as PushOptions
     from pv_merge.integrations.export import export as export
     from pv_merge.live.controller import PreferenceController as PreferenceController
+    from pv_merge.merging.drift import drift as drift
     from pv_merge.merging.extract import ExtractOptions as ExtractOptions
     from pv_merge.merging.extract import extract as extract
     from pv_merge.merging.inspection import inspect as inspect
@@ -44,6 +45,7 @@ _PLACES = {
     "PvMergeError": "pv_merge.errors:PvMergeError",
     "calibrate": "pv_merge.evaluation.calibrate.calibrate:calibrate",
     "check": "pv_merge.recipe.opening:check",
+    "drift": "pv_merge.merging.drift:drift",
     "evaluate": "pv_merge.evaluation.evaluate:evaluate",
     "export": "pv_merge.integrations.export:export",
     "extract": "pv_merge.merging.extract:extract",
@@ -68,6 +70,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "check",
+    "drift",
     "evaluate",
     "export",
     "extract",

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from trl import DPOConfig
 
 from pv_merge.artifacts.base_hash import weights_hash
-from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.folders import new_folder
 from pv_merge.artifacts.protection import is_protected
+from pv_merge.cache import cache_folder
 from pv_merge.data.pairs import Pairs, load_pairs
 from pv_merge.data.settings import PairsDataset
 from pv_merge.errors import PvMergeError

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pv_merge.arithmetic.noise import BLOCK
+from pv_merge.arithmetic.kernel_shape import BLOCK
 from pv_merge.arithmetic.preference import (
     capped_eta,
     consensus,

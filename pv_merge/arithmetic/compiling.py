@@ -1,20 +1,14 @@
-"""How kernels are compiled: once on a machine, into a cache folder, by Numba.
-
-Numba's own cache knows a kernel by its file's date and size and does not see changes of what the
-kernel calls. Here the folder's name is a hash of all the kernels' sources, so that a kernel of
-another version is never run.
-"""
+"""How kernels are compiled: once on a machine, into a cache folder, by Numba."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
+import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +16,8 @@ import numba
 from numba import types
 from numba.extending import intrinsic
 
-from pv_merge.cache import cache_folder
+from pv_merge.arithmetic.kernel_cache import cache_place
+from pv_merge.arithmetic.native_check import SAMPLES, digest
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 """No fast math: nothing is contracted or reordered, so the bits are those of IEEE arithmetic."""
@@ -30,39 +25,10 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 SLOW_SECONDS = 2.0
 """Time after which compiling is worth a line on the screen."""
 
-SOURCES = (
-    "compiling.py",
-    *(f"kernel_{part}.py" for part in ("report", "rounding", "rows", "shape", "sums")),
-    "kernels.py",
-)
-
 
 def say(line: str) -> None:
     """Tell the user something while he waits."""
     print(line, file=sys.stderr, flush=True)
-
-
-@lru_cache(maxsize=1)
-def cache_place() -> Path | None:
-    """Return a folder for compiled kernels that can be written; None if there is no such place."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    here = Path(__file__).parent
-    for name in SOURCES:
-        digest.update((here / name).read_bytes())
-    label = f"kernels-{digest.hexdigest()[:16]}"
-    named = os.environ.get("NUMBA_CACHE_DIR")
-    try:
-        roots = [Path(named)] if named else [cache_folder()]
-    except RuntimeError:  # a user without a home
-        roots = []
-    for root in [*roots, here / "__pycache__"]:
-        try:
-            (root / label).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=root / label):
-                return root / label
-        except OSError:
-            continue
-    return None
 
 
 class Kernel:
@@ -86,16 +52,48 @@ class Kernel:
         place = cache_place()
         with _told_when_slow():
             if place is not None:
+                name = self._function.__name__
+                native = name in SAMPLES and not (place / f"{name}.refused").exists()
                 try:
                     with _cached_in(place):
-                        compiled = numba.njit(cache=True, **OPTIONS)(self._function)
+                        compiled = numba.njit(cache=not native, **OPTIONS)(self._function)
                     compiled.compile(kinds)
+                    if native:
+                        _keep(compiled, kinds, name, place)
                     return compiled
                 except Exception:  # a full disk, or a damaged file: what is compiled needs no cache
                     pass
             compiled = numba.njit(**OPTIONS)(self._function)
             compiled.compile(kinds)
             return compiled
+
+
+def _keep(compiled: Any, kinds: tuple[Any, ...], name: str, place: Path) -> None:
+    """Write a compiled kernel's machine code into ``place``, if another process can use it.
+
+    Where it cannot, a file says so, and nobody tries again.
+    """
+    refused, final = place / f"{name}.refused", place / f"{name}.o"
+    result = compiled.overloads[kinds]
+    _, form, data = result.library.serialize_using_object_code()
+    code = data[0]
+    dimensions = [getattr(kind, "ndim", None) for kind in kinds]
+    said = {"symbol": result.fndesc.mangled_name, "dimensions": dimensions, "bytes": len(code)}
+    temporary = place / f"{name}.{os.getpid()}"
+    temporary.write_bytes(json.dumps(said).encode() + b"\n" + code)
+    try:
+        command = [sys.executable, "-m", "pv_merge.arithmetic.native_check", str(temporary), name]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if (
+            form == "object"
+            and told.returncode == 0
+            and told.stdout.strip() == digest(compiled, name)
+        ):
+            temporary.replace(final)
+        else:
+            refused.touch()
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,14 +12,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from pv_merge.arithmetic.kernels import merge_window
-from pv_merge.arithmetic.noise import BITS, BLOCK, first_word, ring
+from pv_merge.arithmetic.kernel_shape import BLOCK
+from pv_merge.arithmetic.native import merge_window
+from pv_merge.arithmetic.noise import BITS, first_word, ring
 from pv_merge.arithmetic.stored import SIZES
 from pv_merge.arithmetic.surveys import needs_survey, survey
 from pv_merge.arithmetic.windows import Inputs, Load, Plan, Rules, Strength, Sums, scratch, tables
 
 STEP = BLOCK
-"""Elements of a window: no more than share one start in the ring of random words."""
+"""Elements of a window."""
 
 RULES = {"none": 0, "sum": 1, "count": 2}
 
@@ -34,17 +35,13 @@ def merge_part(
     preferences, targets = len(inputs.groups), len(outs)
     shared = np.zeros(1 + preferences * preferences)
     sums = np.zeros((targets, preferences + 2))
-    done = 0
-    while done < count:  # a block of noise at a time
-        here = min(count - done, BLOCK - (start + done) % BLOCK)
-        base, parts, bounds = tables(inputs.window(done), rules.cast)
-        places = np.array(outs, np.int64) + done * SIZES[rules.stored]
-        merge_window(
-            here, base, parts, bounds, plan.sparse, plan.shares, RULES[rules.sign_consensus],
-            plan.etas, rules.result, _noise(rules, start + done), places,
-            scratch.take(preferences), shared, sums,
-        )  # fmt: skip
-        done += here
+    base, parts, bounds = tables(inputs, rules.cast)
+    lead = start % BLOCK
+    merge_window(
+        count, base, parts, bounds, plan.sparse, plan.shares, RULES[rules.sign_consensus],
+        plan.etas, rules.result, lead, _noise(rules, start // BLOCK, lead + count),
+        np.array(outs, np.int64), scratch.take(preferences), shared, sums,
+    )  # fmt: skip
     return Sums(
         float(shared[0]),
         shared[1:].reshape(preferences, preferences),
@@ -54,14 +51,17 @@ def merge_part(
     )
 
 
-def _noise(rules: Rules, position: int) -> int:
-    """Return the address of a position's random word, or 0 where none is needed."""
+def _noise(rules: Rules, block: int, count: int) -> np.ndarray:
+    """Return where the random words of ``count`` positions from a block on lie, block by block.
+
+    0 where none are needed.
+    """
+    blocks = range(block, block + -(-count // BLOCK))
     if not rules.is_noisy:
-        return 0
-    block, offset = divmod(position, BLOCK)
+        return np.zeros(len(blocks), np.int64)
     words = ring(BITS[rules.round_to])
-    first = first_word(rules.seed, rules.name, block) + offset
-    return int(words.ctypes.data) + first * words.itemsize
+    firsts = np.array([first_word(rules.seed, rules.name, number) for number in blocks], np.int64)
+    return firsts * words.itemsize + int(words.ctypes.data)
 
 
 def merge_flat(

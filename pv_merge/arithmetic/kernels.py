@@ -39,20 +39,21 @@ from pv_merge.arithmetic.kernel_rows import (
     vote,
     widen,
 )
-from pv_merge.arithmetic.kernel_shape import ROW
+from pv_merge.arithmetic.kernel_shape import (
+    BLOCK,
+    COUNT_HIGH,
+    LANES,
+    ROW,
+    SCRATCH_ROWS,
+)
 from pv_merge.arithmetic.kernel_sums import (
     add_to_lanes,
     count_high,
     count_low,
 )
 
-COUNT_HIGH, COUNT_LOW, LANES = 0, 1, 2
-"""What ``survey_window`` does."""
-
 _ROW_BYTES = 4 * ROW
-_ORIGIN, _SPARE, _CHANGE, _VOTES, _PHI = 0, 1, 2, 3, 4
-SCRATCH_ROWS = _PHI
-"""Rows of scratch memory beside one for each preference."""
+_ORIGIN, _SPARE, _CHANGE, _VOTES, _PHI = 0, 1, 2, 3, SCRATCH_ROWS
 
 
 @part_of_kernels
@@ -168,6 +169,7 @@ def merge_window(
     rule,
     etas,
     result,
+    lead,
     noise,
     outs,
     scratch,
@@ -182,14 +184,18 @@ def merge_window(
     stay, which is counted down. ``shares[p, q]``: what φ_p loses of φ_q. ``rule``: 0 none, 1 sum,
     2 count. ``etas``: (targets, preferences). ``result``: dtype to round to, whether
     stochastically, dtype to store, whether to keep the base's value for what is not finite, whether
-    to report, whether to leave the base out. ``noise``: address of the first element's random word. ``outs``: an address for each
-    target. Added to: ``shared``: ‖base‖², then ⟨φ_p, φ_q⟩; ``sums`` of each target: how many values
+    to report, whether to leave the base out. ``lead``: elements of the first block of noise that lie
+    before the window. ``noise``: for each block the address of its first random word (0: none).
+    ``outs``: an address for each target. Added to: ``shared``: ‖base‖², then ⟨φ_p, φ_q⟩; ``sums`` of each target: how many values
     are not finite, ⟨out − base, φ_p⟩, ‖out − base‖².
     """
     rows = scratch.ctypes.data
     preferences, width = bounds.size - 1, 4 if result[0] == F16 else 2
-    for at in range(0, count, ROW):
-        here = min(ROW, count - at)
+    at = 0
+    while at < count:
+        block, place = divmod(lead + at, BLOCK)
+        here = min(ROW, count - at, BLOCK - place)
+        words = noise[block] + width * place
         origin = _form(at, here, base, parts, bounds, sparse, shares, rows)
         if result[5] != 0:
             origin = rows + _SPARE * _ROW_BYTES
@@ -198,10 +204,11 @@ def merge_window(
         for t in range(outs.size):
             change = _change(rule, etas[t], outs.size > 1, here, rows)
             out = outs[t] + at * bytes_of(result[2])
-            sums[t, 0] += _write(result, base, at, origin, change, here, noise + width * at, out)
+            sums[t, 0] += _write(result, base, at, origin, change, here, words, out)
             if counts:
                 phi = rows + _PHI * _ROW_BYTES
                 counts = report_row(origin, phi, change, here, preferences, t, shared, sums[t])
+        at += here
 
 
 @Kernel

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pv_merge.arithmetic.noise import BLOCK
+from pv_merge.arithmetic.kernel_shape import BLOCK
 from pv_merge.arithmetic.views import fit_for_kernels, products
 
 LANES = 1024

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import threading
 
 import numpy as np
 
-BLOCK = 1 << 18
-"""Positions that share one start in the ring of random words."""
+from pv_merge.arithmetic.kernel_shape import BLOCK
 
 BITS = {"BF16": 16, "F16": 24}
 """Random bits that rounding to a dtype takes for each position."""
 
 
-@lru_cache(maxsize=2)
+_rings: dict[int, np.ndarray] = {}
+_lock = threading.Lock()
+
+
 def ring(bits: int) -> np.ndarray:
     """Return BLOCK fixed random words of ``bits`` bits, twice over: uint16, or uint32 for more.
+
+    There is one array of each, for as long as the process lives: kernels know it by its address.
 
     Their upper 18 bits are a permutation of 0 … BLOCK − 1, so every value that they can take is
     there equally often. The order is that of a mixing function applied to 0, 1, 2, …
     """
+    with _lock:
+        if bits not in _rings:
+            _rings[bits] = _words(bits)
+        return _rings[bits]
+
+
+def _words(bits: int) -> np.ndarray:
     x = np.arange(BLOCK, dtype=np.uint32)
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)

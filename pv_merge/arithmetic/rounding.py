@@ -18,7 +18,8 @@ from torch import Tensor
 
 from pv_merge.arithmetic.choices import RoundingMode, refuse_unknown
 from pv_merge.arithmetic.dtypes import DTYPE_NAMES, NARROW
-from pv_merge.arithmetic.noise import BITS, BLOCK, first_word, ring
+from pv_merge.arithmetic.kernel_shape import BLOCK
+from pv_merge.arithmetic.noise import BITS, first_word, ring
 
 _F16_LARGEST = 65504.0
 _F16_SMALLEST_NORMAL = 2.0**-14

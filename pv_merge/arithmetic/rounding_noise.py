@@ -12,7 +12,7 @@ DIGITS = {"BF16": 8, "F16": 11}
 """Bits of a significand, the implicit one included, by safetensors' names of the narrow dtypes."""
 SMALLEST = {"BF16": 2.0**-133, "F16": 2.0**-24}
 """The spacing at zero."""
-SAMPLE = 1 << 18
+SAMPLE = 1 << 16
 """Weights of one tensor that are worth looking at."""
 NOTICEABLE = 0.02
 """Share of ‖φ‖ from which on rounding noise is worth a line."""

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pv_merge.arithmetic.kernel_shape import ROW
-from pv_merge.arithmetic.kernels import COUNT_HIGH, COUNT_LOW, LANES, survey_window
-from pv_merge.arithmetic.noise import BLOCK
+from pv_merge.arithmetic.kernel_shape import BLOCK, COUNT_HIGH, COUNT_LOW, LANES, ROW
+from pv_merge.arithmetic.native import survey_window
 from pv_merge.arithmetic.windows import Load, Plan, Rules, Strength, scratch, tables
 
 STEP = BLOCK

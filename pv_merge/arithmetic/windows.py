@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pv_merge.arithmetic.kernel_shape import ROW
-from pv_merge.arithmetic.kernels import SCRATCH_ROWS
+from pv_merge.arithmetic.kernel_shape import ROW, SCRATCH_ROWS
 from pv_merge.arithmetic.noise import BITS
 from pv_merge.arithmetic.stored import CODES, SIZES
 

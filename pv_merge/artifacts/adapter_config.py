@@ -12,7 +12,8 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from pv_merge.artifacts.patterns import Table, match_table
-from pv_merge.data.documents import read_object, shown, validated
+from pv_merge.data.documents import read_object, validated
+from pv_merge.data.value_words import shown
 from pv_merge.errors import PvMergeError, raise_all
 
 KEPT_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})

@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.manifest import BaseNote
+from pv_merge.cache import cache_folder
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 

@@ -1,22 +1,23 @@
 """Where each tensor lies in its safetensors file, and reads and writes of parts of it.
 
-Whole tensors come from the safetensors library; this is for streaming: a block at a time, into
-memory that is used again, without the page faults of a memory map, and without torch. Positioned
-reads and writes, where the system has them, go on in all threads at the same time.
+Whole tensors come from the safetensors library; this is for streaming, without torch: a file's own
+pages where it can be mapped into memory, else a window at a time into memory that is used again.
+Positioned reads and writes, where the system has them, go on in all threads at the same time.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pv_merge.arithmetic.stored import SIZES
-from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.errors import PvMergeError
 
@@ -47,11 +48,11 @@ class Range(NamedTuple):
         return self.elements * SIZES[self.dtype]
 
 
-def ranges(checkpoint: Checkpoint) -> dict[str, Range]:
-    """Return the place of every tensor of a checkpoint."""
+def ranges(files: Iterable[WeightsFile]) -> dict[str, Range]:
+    """Return the place of every tensor of a model's files (``Checkpoint.parts``)."""
     found: dict[str, Range] = {}
-    for part in checkpoint.parts:
-        found |= ranges_in(part)
+    for file in files:
+        found |= ranges_in(file)
     return found
 
 
@@ -72,9 +73,32 @@ class OpenFile:
 
     def __init__(self, path: Path, *, write: bool = False) -> None:
         self.path = path
+        self._map: mmap.mmap | None = None
+        self._bytes: np.ndarray | None = None
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC if write else os.O_RDONLY
         self._descriptor = os.open(path, flags | _BINARY, 0o666)
         self._lock = threading.Lock()  # for systems without positioned reads
+        self._state = None if write else self._said()
+
+    def map(self) -> np.ndarray | None:
+        """Return the file's bytes, mapped; None where the system cannot map it."""
+        with self._lock:
+            if self._bytes is None:
+                try:
+                    self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+                except (OSError, ValueError):  # a file system without it, or an empty file
+                    return None
+                self._bytes = np.frombuffer(self._map, np.uint8)
+            return self._bytes
+
+    def _said(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    def refuse_changed(self) -> None:
+        """Raise ``PvMergeError`` where the file is not as it was when it was opened."""
+        if self._said() != self._state:
+            raise PvMergeError(f"{self.path}: was changed during the merge; begin again")
 
     def read_into(self, memory: memoryview, position: int) -> None:
         """Fill ``memory`` from ``position`` on. Raises ``PvMergeError`` where the file is shorter."""
@@ -113,7 +137,11 @@ class OpenFile:
             os.ftruncate(self._descriptor, size)
 
     def close(self) -> None:
-        """Close it."""
+        """Close it; what ``map`` returned must not be used any more."""
+        self._bytes = None
+        if self._map is not None:
+            with suppress(BufferError):  # held by the traceback of an error: closed with that
+                self._map.close()
         os.close(self._descriptor)
 
 
@@ -137,6 +165,27 @@ class Files:
         view = memory[: count * width]
         self.open(place.path).read_into(view, place.offset + start * width)
         return view
+
+    def maps(self, place: Range) -> bool:
+        """Return whether a tensor's file can be mapped into memory."""
+        return self.open(place.path).map() is not None
+
+    def address(self, place: Range, start: int, count: int) -> int | None:
+        """Return where ``count`` elements of a tensor lie in memory; None where they cannot be mapped.
+
+        The address holds until ``close``. Raises ``PvMergeError`` where the file has changed since
+        it was opened, or is too short.
+        """
+        file = self.open(place.path)
+        held = file.map()
+        if held is None:
+            return None
+        file.refuse_changed()
+        width = SIZES[place.dtype]
+        first = place.offset + start * width
+        if first + count * width > held.size:
+            raise PvMergeError(f"{place.path}: ends too early; was it changed during the merge?")
+        return int(held.ctypes.data) + first
 
     def close(self) -> None:
         """Close all of them."""

@@ -109,6 +109,10 @@ class Checkpoint:
         """Return one weight in float32, without torch."""
         return self._places[name].float32(name)
 
+    def sample(self, name: str, every: int) -> np.ndarray:
+        """Return every so manieth value of one weight in float32, (count,), without torch."""
+        return self._places[name].sample(name, every)
+
     def raw(self, name: str) -> np.ndarray:
         """Return one tensor's bytes, memory-mapped, without torch."""
         return self._places[name].raw(name)
@@ -130,7 +134,7 @@ class Checkpoint:
         from pv_merge.artifacts.byte_ranges import parts_of, ranges
 
         digest = hashlib.sha256()
-        places = ranges(self)
+        places = ranges(self.parts)
         for name in self.names:
             info = self.infos[name]
             digest.update(f"{name} {info.dtype} {info.shape}\n".encode())

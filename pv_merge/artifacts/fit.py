@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pv_merge.arithmetic.stored import SIZES
 from pv_merge.artifacts.checkpoint import Checkpoint
+from pv_merge.artifacts.quantized.formats import quantization, quantized_problem
 from pv_merge.errors import PvMergeError
 
 
@@ -70,7 +71,10 @@ def kind_problems(base: Checkpoint, other: Checkpoint) -> list[str]:
 
 
 def unmergeable(base: Checkpoint) -> list[str]:
-    """Return a line if the base stores weights in a dtype that cannot be read as numbers."""
+    """Return a line if the base is quantized, or stores weights in a dtype that is no number's."""
+    found = quantization(base.config) if (base.folder / "config.json").exists() else None
+    if found is not None:
+        return [quantized_problem(base, found)]
     names = [name for name, info in base.infos.items() if info.dtype not in SIZES]
     if not names:
         return []

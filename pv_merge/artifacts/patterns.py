@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pv_merge.data.documents import shown
+from pv_merge.data.value_words import shown
 from pv_merge.errors import PvMergeError
 
 SECONDS = 2.0

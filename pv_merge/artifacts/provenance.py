@@ -69,7 +69,7 @@ def file_hash(path: str | Path) -> str:
 def _model_names(data: Any, found: set[str]) -> None:
     if isinstance(data, dict):
         for key, value in data.items():
-            if key in ("model", "base_model"):
+            if key in ("model", "base_model", "base"):
                 name = value.get("model") if isinstance(value, dict) else value
                 if isinstance(name, str):
                     found.update(parse_reference(name).parts)

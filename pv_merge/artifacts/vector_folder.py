@@ -16,13 +16,11 @@ from pv_merge.artifacts.folders import new_folder, write_json
 from pv_merge.artifacts.manifest import VECTOR_MANIFEST, parse_manifest
 from pv_merge.artifacts.reference import without_revision
 from pv_merge.artifacts.tensor_files import ShardWriter
-from pv_merge.artifacts.vector import PreferenceVector
+from pv_merge.artifacts.vector_changes import VectorChanges
 from pv_merge.errors import PvMergeError
 
 
-def save_vector(
-    vector: PreferenceVector, folder: Path, base: str | Path | None, dtype: str
-) -> None:
+def save_vector(vector: VectorChanges, folder: Path, base: str | Path | None, dtype: str) -> None:
     """Write ``vector`` into a new ``folder``; see ``PreferenceVector.save``."""
     named = base or parse_manifest(vector.manifest, vector.preference).made_from.path
     if named is None:

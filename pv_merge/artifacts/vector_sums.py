@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 
 from pv_merge.arithmetic.low_rank import LowRank, concatenated
 from pv_merge.artifacts.base_hash import same_base
 from pv_merge.artifacts.manifest import parse_manifest
+from pv_merge.artifacts.vector_changes import Change, VectorChanges
 from pv_merge.errors import PvMergeError
 
-if TYPE_CHECKING:
-    from pv_merge.artifacts.vector import Change, PreferenceVector
+
+class Derived(NamedTuple):
+    """What makes a new vector."""
+
+    preference: str
+    changes: dict[str, Change]
+    manifest: dict[str, Any]
 
 
-def scaled(vector: PreferenceVector, factor: float) -> PreferenceVector:
+def scaled(vector: VectorChanges, factor: float) -> Derived:
     """Return ``factor · vector``; dense changes in float32."""
     changes: dict[str, Change] = {}
     for name in vector.names:
@@ -25,10 +31,10 @@ def scaled(vector: PreferenceVector, factor: float) -> PreferenceVector:
             changes[name] = replace(change, scale=change.scale * factor)
         elif change.is_floating_point():
             changes[name] = change.float() * factor
-    return type(vector)(vector.preference, changes, {"derived": True, **_lineage(vector)})
+    return Derived(vector.preference, changes, {"derived": True, **_lineage(vector)})
 
 
-def combined(left: PreferenceVector, right: PreferenceVector, sign: float) -> PreferenceVector:
+def combined(left: VectorChanges, right: VectorChanges, sign: float) -> Derived:
     """Return ``left + sign · right``; ``PvMergeError`` for vectors of different bases."""
     mine, theirs = (parse_manifest(v.manifest, v.preference).made_from for v in (left, right))
     if same_base(mine, theirs) is False:
@@ -57,8 +63,8 @@ def combined(left: PreferenceVector, right: PreferenceVector, sign: float) -> Pr
     lineage = {**_lineage(right), **_lineage(left)}
     if any(vector.manifest.get("protected") for vector in (left, right)):
         lineage["protected"] = True
-    return type(left)(name_, changes, {"derived": True, **lineage})
+    return Derived(name_, changes, {"derived": True, **lineage})
 
 
-def _lineage(vector: PreferenceVector) -> dict[str, Any]:
+def _lineage(vector: VectorChanges) -> dict[str, Any]:
     return {key: vector.manifest[key] for key in ("base", "protected") if key in vector.manifest}

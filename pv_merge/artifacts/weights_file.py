@@ -91,12 +91,16 @@ class WeightsFile:
 
     def float32(self, name: str) -> np.ndarray:
         """Return one tensor of weights in float32, which holds bfloat16 and float16 exactly."""
+        return self.sample(name, 1).reshape(self.infos[name].shape)
+
+    def sample(self, name: str, every: int) -> np.ndarray:
+        """Return every so manieth weight of a tensor in float32, (count,)."""
         info = self.infos[name]
         if info.dtype not in KINDS:
             raise PvMergeError(
                 f"{self.path}: {name} is stored as {info.dtype}, not as floats", Topic.DTYPE
             )
-        return floats(self.raw(name), info.dtype).reshape(info.shape)
+        return floats(self.raw(name), info.dtype, every)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return one tensor, memory-mapped, in its stored dtype; it outlives the file."""
@@ -118,9 +122,9 @@ class WeightsFile:
         return flat.view(info.shape)
 
 
-def floats(raw: np.ndarray, dtype: str) -> np.ndarray:
-    """Return the bytes of stored weights as float32."""
-    flat = raw.view(KINDS[dtype])
+def floats(raw: np.ndarray, dtype: str, every: int = 1) -> np.ndarray:
+    """Return the bytes of stored weights as float32, or of every so manieth."""
+    flat = raw.view(KINDS[dtype])[::every]
     if dtype == "BF16":
         flat = (flat.astype(np.uint32) << np.uint32(16)).view(np.float32)
     found: np.ndarray = flat.astype(np.float32, copy=False)

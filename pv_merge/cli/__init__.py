@@ -13,6 +13,8 @@ from pv_merge.version import __version__
 COMMANDS = {
     "calibrate": "Suggest eta from few measurements, under constraints.",
     "check": "Report every problem of a recipe before anything is read in full.",
+    "dequantize": "Write the weights of a quantized model in full.",
+    "drift": "Show how far a fine-tune has moved along vectors, and the eta that undoes it.",
     "evaluate": "Measure a model or a recipe: pairs, refusal, reward models, capability.",
     "chat": "Talk to the base and the mix side by side, and change eta meanwhile.",
     "env": "Show versions, devices and plugins, for a report of a fault.",

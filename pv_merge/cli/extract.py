@@ -14,7 +14,10 @@ import click
     type=click.Path(),
     help="The base's folder, where neither manifest nor adapter names it.",
 )
-@click.option("--name", help="The preference's name, where the manifests do not have it.")
+@click.option(
+    "--name",
+    help="The preference's name. [default: as the manifests have it, else the output's folder]",
+)
 @click.option(
     "--form",
     type=click.Choice(["dense", "low-rank"]),

@@ -25,7 +25,15 @@ import click
     is_flag=True,
     help="Read the base to compare it with the manifests, whatever its size.",
 )
-def command(vectors: str, base: str, terms: int | None, clients: int, deep: bool) -> None:
+@click.option(
+    "--allow-related-base",
+    "related",
+    is_flag=True,
+    help="Serve vectors that were made from other bases, as a recipe's allow_related_base does.",
+)
+def command(
+    vectors: str, base: str, terms: int | None, clients: int, deep: bool, related: bool
+) -> None:
     """Print the command that serves any mix of VECTORS, a folder of low-rank vectors.
 
     \b
@@ -33,7 +41,7 @@ def command(vectors: str, base: str, terms: int | None, clients: int, deep: bool
     """
     from pv_merge.integrations.vllm.command_line import notes, plan, render
 
-    made = plan(vectors, base, terms, clients, deep=deep)
+    made = plan(vectors, base, terms, clients, deep=deep, related=related)
     for note in notes(made):
         click.echo(f"# {note}", err=True)
     click.echo(render(made))

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pv_merge.data.plain_yaml import PlainLoader
+from pv_merge.data.value_words import kind_of, shown
 from pv_merge.errors import PvMergeError, Topic, os_errors, raise_all
 
 JSON_BYTES = 256 << 20
@@ -122,7 +124,7 @@ def parse_yaml_value(text: str, where: object) -> Any:
     if len(text) > YAML_BYTES:
         raise PvMergeError(f"{where}: is larger than {YAML_BYTES >> 20} MiB", Topic.SYNTAX)
     try:
-        value = yaml.load(text, _Loader)
+        value = yaml.load(text, PlainLoader)
     except RecursionError:
         raise _too_deep(where) from None
     except yaml.YAMLError as error:
@@ -149,20 +151,6 @@ def validated(model: type[Model], data: Any, where: object) -> Model:
     raise AssertionError("unreachable")
 
 
-def shown(value: object) -> str:
-    """Return a value as it may stand in a line: quoted, escaped, short."""
-    text = repr(value) if isinstance(value, str | int | float | bool | None) else kind_of(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def kind_of(value: object) -> str:
-    """Return what a value read from JSON or YAML is, in words."""
-    if value is None:
-        return "nothing"
-    words = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
-    return words.get(type(value), "a number")
-
-
 _HALF_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -180,59 +168,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _DuplicateKeyError(key)
             seen.add(key)
     return found
-
-
-_MERGE = "tag:yaml.org,2002:merge"
-
-
-def _refuse_chained_merge(node: Any) -> None:
-    """Refuse ``<<`` of a mapping that has ``<<`` itself: PyYAML gives it the wrong values."""
-    for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-        if isinstance(part, yaml.MappingNode) and any(key.tag == _MERGE for key, _ in part.value):
-            raise yaml.MarkedYAMLError(
-                problem="<< of a mapping that has << itself is not taken; write its keys out",
-                problem_mark=part.start_mark,
-            )
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML: each key once, no tags but ``!!str``, no dates, and ``5e-7`` is a number."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [rule for rule in rules if not rule[0].endswith(":timestamp")]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
-        tag = getattr(event, "tag", None)
-        if tag not in (None, "!", "tag:yaml.org,2002:str"):
-            raise yaml.MarkedYAMLError(
-                problem=f"the tag {tag} is not taken here; write plain values",
-                problem_mark=event.start_mark,
-            )
-        return super().compose_node(parent, index)
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, value in node.value:
-            if key.tag == _MERGE:
-                _refuse_chained_merge(value)
-            elif isinstance(key, yaml.ScalarNode):
-                name = self.construct_object(key)
-                if name in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {shown(name)} stands there twice",
-                        problem_mark=key.start_mark,
-                    )
-                seen.add(name)
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def _bounded(value: Any, where: object, *, halves: bool, most: int | None = None) -> None:

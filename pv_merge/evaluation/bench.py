@@ -134,6 +134,6 @@ def open_bench(opened: OpenRecipe, measures: Sequence[Measure], journal: Path) -
 
     header = {"versions": versions(), "command": command_line()}
     with open_journal(journal, recipe_subject(opened.recipe.text), header) as record:
-        subject = load_subject(opened.recipe.base_model)
+        subject = load_subject(opened.live_base)
         with LiveMerge(opened, subject.model) as live:
             yield Bench(subject, live, measures, record)

@@ -19,6 +19,7 @@ from pv_merge.artifacts.manifest import (
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.artifacts.reference import parse_reference, surely_on_hub
 from pv_merge.errors import PvMergeError
+from pv_merge.hub.foreign_base import foreign_base
 from pv_merge.hub.machine_paths import shown_text
 from pv_merge.hub.merge_report import MergeReport, read_merge_report
 from pv_merge.hub.published_base import PublishedBase, find_base
@@ -39,6 +40,8 @@ class Source:
     preference: str
     polarity: str
     manifest: Manifest | None
+    foreign_base: str | None = None
+    """The base that it was made from, where that is not the one that it was put on."""
 
 
 @dataclass
@@ -162,10 +165,12 @@ def _merge(folder: Path, title: str, said: Mapping[str, str | None]) -> Facts:
             item.preference,
             item.polarity,
             _input_manifest(item.model),
+            foreign_base(recipe, item, _input_manifest(item.model)),
         )
         for item in recipe.inputs
     ]
-    hashes = [s.manifest.made_from.weights_sha256 for s in sources if s.manifest]
+    own = [s for s in sources if s.manifest and s.foreign_base is None]
+    hashes = [s.manifest.made_from.weights_sha256 for s in own if s.manifest]
     known = next((value for value in hashes if value), None)
     base = find_base(recipe.base_model, known, said, [source.name for source in sources])
     report = read_merge_report(folder)

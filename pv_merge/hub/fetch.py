@@ -17,10 +17,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import new_folder, refuse_existing, write_json
 from pv_merge.artifacts.network import quiet_client, redacted
+from pv_merge.cache import cache_folder
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError, did_you_mean
 from pv_merge.hub.known_models import MODELS, KnownModel

@@ -39,6 +39,10 @@ class ExportOptions:
     """The engine's limit: an adapter of a higher rank is refused."""
     dtype: str = "float32"
     """Dtype that A and B are stored in."""
+    quantize: str | None = None
+    """llama.cpp's type for the weights of a whole model, such as ``Q4_K_M``."""
+    mix: bool = False
+    """One adapter that is the whole mix, where the program would take one for each vector."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,16 @@ class ExportTarget:
     """What is written, in a few words."""
     write: Callable[[OpenRecipe, Path, ExportOptions, Manifest, Advance], None]
     """Writes into a folder, and adds to the manifest what it wrote."""
-    check: Callable[[OpenRecipe], None] = lambda opened: None
+    check: Callable[[OpenRecipe, ExportOptions], None] = lambda opened, options: None
     """Raises ``PvMergeError`` where the program could not hold the vectors."""
     usage: Callable[[Manifest, str], list[str]] = lambda manifest, folder: []
     """Returns what was written, and the commands that use it, in lines."""
     max_rank: int | None = None
     """The program's limit, where no other is said."""
+    whole: bool = False
+    """Whether it holds merged weights, so that every control of a recipe applies."""
+    takes: frozenset[str] = frozenset()
+    """Options that not every target takes: ``quantize``, ``mix``."""
 
 
 TARGETS: Registry[ExportTarget] = Registry(
@@ -63,6 +71,7 @@ TARGETS: Registry[ExportTarget] = Registry(
     {
         "peft": "pv_merge.integrations.peft:PEFT",
         "gguf": "pv_merge.integrations.llama_cpp:GGUF",
+        "gguf-model": "pv_merge.integrations.gguf_model:GGUF_MODEL",
     },
 )
 
@@ -75,14 +84,17 @@ def export(
     rank: int | None = None,
     max_rank: int | None = None,
     dtype: str = "float32",
+    quantize: str | None = None,
+    mix: bool = False,
     found: Found = lambda findings: None,
     advance: Advance = lambda done, total: None,
 ) -> Manifest:
     """Write a recipe's vectors for another program into a new folder; return the manifest.
 
     ``to`` is ``peft`` (one adapter that is the whole mix, its eta baked in, for PEFT and vLLM),
-    ``gguf`` (one adapter for each preference, whose scale in llama.cpp is its eta), or what another
-    package registers. ``rank`` truncates each weight's change, and the manifest tells the error;
+    ``gguf`` (one adapter for each preference, whose scale in llama.cpp is its eta, or with ``mix``
+    one for all, eta baked in), ``gguf-model`` (the merged model, by llama.cpp's own converter and
+    with ``quantize`` its quantizer), or what another package registers. ``rank`` truncates each weight's change, and the manifest tells the error;
     by default nothing is lost. Over ``max_rank`` an adapter is refused. ``dtype`` is that of A and
     B. ``found`` is told the check's warnings and what of the recipe does not apply, ``advance``
     (weights done, weights in all).
@@ -95,10 +107,12 @@ def export(
     (8, 0.0)
     """
     target = TARGETS.get(to)
-    options = ExportOptions(rank, target.max_rank if max_rank is None else max_rank, dtype)
+    limit = target.max_rank if max_rank is None else max_rank
+    options = ExportOptions(rank, limit, dtype, quantize, mix)
+    _refuse_options(target, to, options)
     refuse_existing(Path(output))
-    opened = open_for_export(recipe, options, found)
-    target.check(opened)
+    opened = open_for_export(recipe, options, found, whole=target.whole)
+    target.check(opened, options)
     manifest = _manifest(opened, to, options)
     with new_folder(Path(output)) as work:
         target.write(opened, work, options, manifest, advance)
@@ -106,8 +120,25 @@ def export(
     return manifest
 
 
-def open_for_export(path: str | Path, options: ExportOptions, found: Found) -> OpenRecipe:
-    """Return the inputs of a recipe that the check has no error for."""
+def _refuse_options(target: ExportTarget, to: str, options: ExportOptions) -> None:
+    """Raise ``PvMergeError`` for an option that a target would ignore."""
+    said = {"quantize": options.quantize is not None, "mix": options.mix}
+    for name in (name for name, given in said.items() if given and name not in target.takes):
+        raise PvMergeError(f"--{name} does not apply to --to {to}")
+    if target.whole and (options.rank is not None or options.dtype != "float32"):
+        raise PvMergeError(
+            f"--rank and --dtype are of adapters, and --to {to} writes whole weights; their dtype is the "
+            "recipe's out_dtype"
+        )
+
+
+def open_for_export(
+    path: str | Path, options: ExportOptions, found: Found, *, whole: bool = False
+) -> OpenRecipe:
+    """Return the inputs of a recipe that the check has no error for.
+
+    Of an adapter, unless it is to be merged ``whole``, controls must be linear.
+    """
     if (
         options.rank is not None
         and options.max_rank is not None
@@ -122,6 +153,9 @@ def open_for_export(path: str | Path, options: ExportOptions, found: Found) -> O
             f"{path}: {key} changes the tokenizer, which an adapter cannot; merge with mergekit-yaml",
             Topic.MERGEKIT,
         )
+    if whole:
+        found(findings)
+        return opened
     raise_all(nonlinear_controls(recipe), Topic.CONTROL)  # whichever target it is
     kept = [finding for finding in findings if finding.topic not in ABOUT_MERGED_MODELS]
     said = {"round_to": recipe.round_to, "out_dtype": recipe.out_dtype}

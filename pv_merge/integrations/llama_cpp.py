@@ -27,15 +27,19 @@ from pv_merge.recipe.opened import OpenRecipe
 from pv_merge.recipe.recipe import Recipe
 
 
-def _check(opened: OpenRecipe) -> None:
+def _check(opened: OpenRecipe, options: ExportOptions) -> None:
     recipe = opened.recipe
     gguf_family(opened.base.config, recipe.base_model)
-    raise_all(nonlinear_controls(recipe) + _scale_problems(recipe) + _name_problems(recipe))
+    separate = [] if options.mix else _scale_problems(recipe) + _name_problems(recipe)
+    raise_all(nonlinear_controls(recipe) + separate)
 
 
 def _write(
     opened: OpenRecipe, work: Path, options: ExportOptions, manifest: Manifest, advance: Advance
 ) -> None:
+    if options.mix:
+        _write_mix(opened, work, options, manifest, advance)
+        return
     names = opened.recipe.preferences
     for number, name in enumerate(names):
 
@@ -49,7 +53,27 @@ def _write(
         manifest["preferences"][name] |= {"file": file, **measures(mix)}
 
 
+def _write_mix(
+    opened: OpenRecipe, work: Path, options: ExportOptions, manifest: Manifest, advance: Advance
+) -> None:
+    """Write the whole mix as one adapter, eta baked in: Ollama takes one, and knows no scale."""
+    mix = low_rank_mix(opened, rank=options.rank, advance=advance)
+    refuse_rank(mix, str(opened.recipe.path), options)
+    write_gguf(work / MIX, "mix", mix.changes, opened.base.config, options.dtype)
+    manifest |= {"file": MIX, **measures(mix)}
+    modelfile = (
+        f"# the base model as GGUF, or its name in Ollama\nFROM ./BASE.gguf\nADAPTER ./{MIX}\n"
+    )
+    (work / "Modelfile").write_text(modelfile, encoding="utf-8")
+
+
 def _usage(manifest: Manifest, folder: str) -> list[str]:
+    if "file" in manifest:
+        return [
+            f"the whole mix in {folder}/{manifest['file']}, {rank_text(manifest)}",
+            f"  llama-server -m BASE.gguf --lora {folder}/{manifest['file']}",
+            f"  put the base into {folder}/Modelfile, then: ollama create mine -f {folder}/Modelfile",
+        ]
     lines = [
         f"{name}: {folder}/{said['file']}, {rank_text(said)}"
         for name, said in manifest["preferences"].items()
@@ -57,7 +81,11 @@ def _usage(manifest: Manifest, folder: str) -> list[str]:
     return lines + [f"  {line}" for line in llama_commands(manifest, folder)]
 
 
-GGUF = ExportTarget("one adapter for each vector, for llama.cpp", _write, _check, _usage)
+MIX = "mix.gguf"
+
+GGUF = ExportTarget(
+    "one adapter for each vector, for llama.cpp", _write, _check, _usage, takes=frozenset({"mix"})
+)
 
 
 def llama_commands(manifest: Mapping[str, Any], folder: str) -> list[str]:

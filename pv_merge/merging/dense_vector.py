@@ -39,9 +39,9 @@ class VectorLayout:
 
     def __init__(self, base: Checkpoint, pair: PolicyPair, dtype: str) -> None:
         self.base, self.sides, self._dtype = base, pair.both, NAMED[dtype]
-        self.places = ranges(base)
+        self.places = ranges(base.parts)
         held = (side.checkpoint for side in self.sides)
-        self.inputs = {found.folder: ranges(found) for found in held if found is not None}
+        self.inputs = {found.folder: ranges(found.parts) for found in held if found is not None}
         weights = [name for name, place in self.places.items() if is_weight(place.dtype)]
         self._moved = {
             name for name in weights if any(self._moves(side, name) for side in self.sides)

@@ -31,7 +31,7 @@ class ExtractOptions:
     base: str | None = None
     """The base's folder, where neither manifest nor adapter names it."""
     name: str | None = None
-    """The preference's name, where the manifests do not have it."""
+    """The preference's name; by default the manifests', else that of the output's folder."""
     low_rank: bool = False
     """Write an adapter of rank 2r rather than a tensor for each weight."""
     rank: int | None = None
@@ -86,7 +86,7 @@ def extract(
     base_name, base = pair.base(options.base, options.allow_different_bases)
     refuse_existing(target, apart_from=[base.folder, *(side.folder for side in pair.both)])
     raise_all(unmergeable(base) + pair.problems(base))
-    name = pair.preference(options.name)
+    name = pair.preference(options.name, target)
     manifest: VectorManifest = {
         "kind": "preference_vector",
         "format": 1,

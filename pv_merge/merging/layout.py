@@ -106,8 +106,13 @@ class Layout:
 
     def __init__(self, opened: OpenRecipe) -> None:
         self.opened = opened
-        self.places = ranges(opened.base)
-        self.inputs = {checkpoint.folder: ranges(checkpoint) for checkpoint in opened.checkpoints}
+        self.places = ranges(opened.base.parts)
+        self.inputs = {
+            checkpoint.folder: ranges(checkpoint.parts) for checkpoint in opened.checkpoints
+        }
+        self._origins = {
+            item.checkpoint.folder: ranges(item.checkpoint.parts) for item in opened.origins
+        }
         recipe = opened.recipe
         self.cast = NAMED[recipe.dtype] if recipe.dtype else None
         self.out = NAMED[recipe.out_dtype] if recipe.out_dtype else None
@@ -147,7 +152,7 @@ class Layout:
     @property
     def read_bytes(self) -> int:
         """Bytes of base and inputs together."""
-        every = [self.places, *self.inputs.values()]
+        every = [self.places, *self.inputs.values(), *self._origins.values()]
         return sum(place.nbytes for group in every for place in group.values())
 
     def rules(self, name: str, report: bool) -> Rules:
@@ -205,6 +210,7 @@ class Layout:
     def source(self, part: Part) -> Source:
         """Return where an input's elements come from."""
         if isinstance(part, Stored):
-            group = self.inputs.get(part.checkpoint.folder, self.places)
+            folder = part.checkpoint.folder
+            group = self.inputs.get(folder) or self._origins.get(folder) or self.places
             return group[part.name]
         return part.factors

@@ -11,7 +11,7 @@ from pv_merge.arithmetic.low_rank import LowRank, concatenated
 from pv_merge.artifacts.base_hash import same_base, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.manifest import public_path
-from pv_merge.artifacts.names import checked_name
+from pv_merge.artifacts.names import checked_name, name_problem
 from pv_merge.artifacts.policy import Policy
 from pv_merge.artifacts.reference import local_folder, portable
 from pv_merge.errors import PvMergeError, Topic
@@ -99,12 +99,15 @@ class PolicyPair:
             )
         return problems + [problem for side in self.both for problem in side.problems(base)]
 
-    def preference(self, said: str | None) -> str:
-        """Return the preference's name: as ``said``, else as the manifests have it."""
+    def preference(self, said: str | None, target: Path) -> str:
+        """Return the preference's name: as ``said``, else as a manifest has it, else the folder's."""
         name = said or self.positive.manifest.preference or self.negative.manifest.preference
-        if not name:
-            raise PvMergeError("neither policy's manifest names the preference; say --name NAME")
-        return checked_name(name)
+        if name:
+            return checked_name(name)
+        problem = name_problem(target.name)
+        if problem is not None:
+            raise PvMergeError(f"no manifest names the preference, and {problem}; say --name NAME")
+        return target.name
 
     def deltas(self, name: str, weight: Tensor) -> Deltas:
         """Return each policy's delta of one weight of the base, and φ, the first minus the second."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pv_merge.arithmetic.blocks import block_steps, needs_whole_tensors, whole_tensor_steps
-from pv_merge.arithmetic.noise import BLOCK
+from pv_merge.arithmetic.kernel_shape import BLOCK
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.folders import write_json
 from pv_merge.errors import PvMergeError, Topic

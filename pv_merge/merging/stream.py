@@ -1,7 +1,7 @@
 """One pass over a recipe's inputs, for any number of outputs.
 
-Windows of a weight are read into memory that is used again, worked on by fused kernels, and written
-at their place. Each worker thread does all three for its own windows, outside the interpreter's
+Windows of a weight are mapped (or read into memory that is used again), worked on by fused kernels,
+and written at their place. Each worker thread does all three for its own windows, outside the interpreter's
 lock: reading, arithmetic and writing overlap without any queue between them. What comes out does not
 depend on their number. Nothing here needs torch.
 """
@@ -18,8 +18,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pv_merge.arithmetic.fused import merge_part
-from pv_merge.arithmetic.low_rank_rows import Factors, block_rows
-from pv_merge.arithmetic.noise import BLOCK
+from pv_merge.arithmetic.kernel_shape import BLOCK
+from pv_merge.arithmetic.low_rank_rows import block_rows
 from pv_merge.arithmetic.stored import SIZES, is_weight
 from pv_merge.arithmetic.surveys import survey
 from pv_merge.arithmetic.windows import Flat, Inputs, Plan, Rules, not_finite_in
@@ -31,8 +31,8 @@ from pv_merge.merging.layout import Collector, Sheet, Source, Weight, Weights
 JOB_ELEMENTS = 8 * BLOCK
 """Elements of a weight that a worker takes at a time, about."""
 
-WINDOW_BYTES = 4_000_000
-"""Memory of a worker's inputs, about; a core's second-level cache holds as much."""
+WINDOW_BYTES = 6_000_000
+"""Memory that a worker fills with a window: outputs, and inputs that cannot be mapped."""
 
 SMALLEST_WINDOW = BLOCK // 16
 """Elements of a window, however many inputs there are."""
@@ -107,12 +107,12 @@ class Pass:
         if weight.is_low_rank:
             columns = weight.base.shape[1]
             return columns * block_rows(columns)
-        width = SIZES[weight.base.dtype] + sum(
-            4 if isinstance(source, Factors) else SIZES[source.dtype]
-            for group in weight.groups
-            for _, source, _ in group
-        )
-        step = BLOCK
+        sources = [weight.base, *(source for group in weight.groups for _, source, _ in group)]
+        stored = [source for source in sources if isinstance(source, Range)]
+        width = SIZES[self.layout.rules(weight.name, False).stored] * len(self.targets)
+        if not all(map(self._files.maps, stored)):
+            width += sum(SIZES[source.dtype] for source in stored)
+        step = max(JOB_ELEMENTS, SMALLEST_WINDOW)
         while step * width > WINDOW_BYTES and step > SMALLEST_WINDOW:
             step //= 2
         return step
@@ -213,6 +213,9 @@ class Pass:
 
     def _flat(self, source: Source, start: int, count: int, number: int) -> Flat:
         if isinstance(source, Range):
+            address = self._files.address(source, start, count)
+            if address is not None:
+                return Flat(address, source.dtype)
             buffer = self._memory.buffer(number, count * SIZES[source.dtype])
             self._files.read(source, start, count, buffer.data)
             return Flat(int(buffer.ctypes.data), source.dtype, buffer)

@@ -5,6 +5,7 @@ The bytes are those of ``pv_merge.merging.stream``, which does all the rest.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,8 +21,8 @@ from pv_merge.arithmetic.blocks import (
     whole_tensor_steps,
 )
 from pv_merge.arithmetic.dtypes import DTYPES
+from pv_merge.arithmetic.kernel_shape import BLOCK
 from pv_merge.arithmetic.merge import not_finite_problem
-from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.rounding import Rounder
 from pv_merge.arithmetic.terms import PreferenceInputs
 from pv_merge.arithmetic.windows import Flat
@@ -150,4 +151,5 @@ class TorchPass(Pass):
 def _view(flat: Flat, count: int) -> Tensor:
     """Return the elements as a tensor."""
     dtype = DTYPES[flat.dtype]
-    return torch.frombuffer(flat.owner, dtype=dtype, count=count)
+    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(flat.address)
+    return torch.frombuffer(memory, dtype=dtype, count=count)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from pv_merge.errors import PvMergeError, Topic, did_you_mean
-from pv_merge.recipe.controls import Scope, controls
+from pv_merge.recipe.control import Scope
+from pv_merge.recipe.controls import controls
 
 if TYPE_CHECKING:
     from pv_merge.arithmetic.terms import PreferenceInputs

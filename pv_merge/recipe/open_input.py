@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from pv_merge.arithmetic.low_rank_rows import Factors
 from pv_merge.artifacts.adapter import Adapter
 from pv_merge.artifacts.checkpoint import Checkpoint, is_adapter
-from pv_merge.artifacts.manifest import Manifest, read_manifest
+from pv_merge.artifacts.manifest import BaseNote, Manifest, read_manifest
 from pv_merge.artifacts.reference import parse_reference
 from pv_merge.errors import PvMergeError, Topic
+from pv_merge.recipe.own_base import is_known, own_base
 from pv_merge.recipe.recipe import RecipeInput
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class OpenInput:
         self.adapter = Adapter(self.folder) if is_adapter(self.folder) else None
         self.checkpoint = None if self.adapter else Checkpoint(self.reference.name)
         self.manifest = read_manifest(self.folder) or Manifest()
+        self.own_base: BaseNote = own_base(said.base, self.reference, self.manifest)
+        if self.adapter is not None and not is_known(self.own_base):
+            self.own_base = BaseNote(path=self.adapter.base_model)
+        self.said_base = said.base
 
     @property
     def over_base(self) -> bool:

@@ -16,6 +16,7 @@ from pv_merge.errors import PvMergeError, Topic, did_you_mean
 from pv_merge.recipe.controls import checked_eta
 from pv_merge.recipe.grouping import PreferenceSettings
 from pv_merge.recipe.open_input import OpenInput
+from pv_merge.recipe.own_base import Origin, PolicySide, origins
 from pv_merge.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -69,8 +70,14 @@ class OpenRecipe:
 
     def __init__(self, recipe: Recipe, base: Checkpoint, inputs: list[OpenInput]) -> None:
         self.recipe, self.base, self.inputs = recipe, base, inputs
+        self.origins = origins(base, _sides(inputs)) if recipe.allow_related_base else []
         floating = [name for name in base.names if base.infos[name].floating]
         self._settings = recipe.table({name: self.depth(name) for name in floating})
+
+    @property
+    def live_base(self) -> str:
+        """What transformers loads for the base: its unpacked copy where it is quantized."""
+        return self.base.name
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -131,6 +138,10 @@ class OpenRecipe:
                     # An adapter's change is a delta already, so it counts as a vector.
                     sign = -1.0 if item.polarity == "negative" else 1.0
                     sides["vector"].append(Thin(change.times(sign), item.model))
+            if any(sides.values()):
+                for origin in self._origins_of(said.name):
+                    part = Stored(origin.checkpoint, name)
+                    sides[origin.polarity] += [part] * abs(origin.times)
             found.append(said.holding(eta, *sides.values()))
         return found
 
@@ -189,3 +200,15 @@ class OpenRecipe:
 
     def _of(self, preference: str) -> list[OpenInput]:
         return [item for item in self.inputs if item.preference == preference]
+
+    def _origins_of(self, preference: str) -> list[Origin]:
+        return [item for item in self.origins if item.preference == preference]
+
+
+def _sides(inputs: list[OpenInput]) -> list[PolicySide]:
+    """Return the policies whose weights are read in full; an adapter's change has no base in it."""
+    return [
+        PolicySide(item.model, item.preference, item.polarity, item.own_base)
+        for item in inputs
+        if item.checkpoint is not None and item.polarity in ("positive", "negative")
+    ]

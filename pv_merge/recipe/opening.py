@@ -8,11 +8,14 @@ from pathlib import Path
 
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.artifacts.fit import unmergeable
+from pv_merge.artifacts.quantized.dequantize import cached_place, unpacked_copy
+from pv_merge.artifacts.quantized.formats import quantization, require
 from pv_merge.artifacts.reference import local_folder, parse_reference
 from pv_merge.errors import PvMergeError, Topic, raise_all
 from pv_merge.recipe.checks.dtypes import dtype_findings, finite_findings, noise_findings
-from pv_merge.recipe.checks.finding import Finding, error, raise_errors, warning
+from pv_merge.recipe.checks.finding import Finding, error, note, raise_errors, warning
 from pv_merge.recipe.checks.fit import input_findings
+from pv_merge.recipe.checks.related import related_findings
 from pv_merge.recipe.checks.roles import (
     polarity_findings,
     preference_findings,
@@ -33,7 +36,7 @@ def open_recipe(path: str | Path, found: Found = lambda findings: None) -> OpenR
     ``found`` is told the warnings and notes. Raises ``PvMergeError`` with every error of the check,
     before any weight is read in full.
     """
-    opening = _Opening()
+    opening = _Opening(unpack=True)
     opened = opening.open(Path(path), deep=False)
     raise_errors(opening.findings)
     assert opened is not None  # only an error keeps it from being opened
@@ -62,6 +65,8 @@ class _Opening:
     """Opens what can be opened, and keeps what is found on the way."""
 
     findings: list[Finding] = field(default_factory=list)
+    unpack: bool = False
+    """Whether a quantized base is unpacked; a check only reads headers."""
 
     def open(self, path: Path, deep: bool) -> OpenRecipe | None:
         """Return the open recipe, or None where an error was found that forbids it."""
@@ -75,7 +80,7 @@ class _Opening:
         opened = None
         if base is not None:
             inputs = self._inputs(recipe, base, where)
-            self._add(where, base_findings(recipe.base_model, inputs, base, deep))
+            self._add(where, base_findings(recipe, inputs, base, deep))
             self._add(where, dtype_findings(recipe, base, inputs))
             self._add(where, noise_findings(base, inputs))
             self._add(where, finite_findings(base, inputs) if deep else [])
@@ -83,6 +88,8 @@ class _Opening:
             self._add(where, protected_findings(recipe, inputs))
             if not problems and len(inputs) == len(recipe.inputs):
                 opened = self._whole(recipe, base, inputs)
+            if opened is not None and recipe.allow_related_base:
+                self._add(where, related_findings(opened))
         self._add(where, preference_findings(recipe))
         return opened
 
@@ -98,20 +105,38 @@ class _Opening:
                 raise PvMergeError(
                     f"{recipe.base_model}: no such folder (base_model)", Topic.FOLDER
                 )
-            base = Checkpoint(recipe.base_model)
-            _ = base.config
-            raise_all(unmergeable(base), Topic.DTYPE)
+            base = self._in_full(recipe, Checkpoint(recipe.base_model))
+            if base is not None:
+                raise_all(unmergeable(base), Topic.DTYPE)
         except PvMergeError as reason:
             self._refused(recipe, reason)
             return None
         return base
+
+    def _in_full(self, recipe: Recipe, base: Checkpoint) -> Checkpoint | None:
+        """Return the base, or its unpacked copy where it is quantized; None if that is not made yet."""
+        found = quantization(base.config)
+        if found is None:
+            return base
+        require(found, base)
+        place = cached_place(base)
+        if not self.unpack and not place.is_dir():
+            said = (
+                f"{recipe.path}: {base} is quantized with {found.method}; run unpacks it into bfloat16 "
+                f"in {place.parent} first, and only then the rest can be checked"
+            )
+            self.findings.append(warning(said, Topic.DTYPE))
+            return None
+        said = f"{recipe.path}: {base} is quantized with {found.method}; it is merged as unpacked in {place}"
+        self.findings.append(note(said, Topic.DTYPE))
+        return unpacked_copy(base)
 
     def _inputs(self, recipe: Recipe, base: Checkpoint, where: str) -> list[OpenInput]:
         found = []
         for said in recipe.inputs:
             try:
                 item = OpenInput(said)
-                self._add(where, input_findings(item, recipe.base_model, base))
+                self._add(where, input_findings(item, recipe, base))
             except PvMergeError as reason:
                 self._refused(recipe, reason)
             else:

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from pv_merge.artifacts.names import name_problem
-from pv_merge.data.documents import YAML_BYTES, parse_yaml, read_text, shown
+from pv_merge.data.documents import YAML_BYTES, parse_yaml, read_text
+from pv_merge.data.value_words import shown
 from pv_merge.errors import PvMergeError, Topic, raise_all, unknown_keys
-from pv_merge.recipe.controls import Choice, Scope, controls
+from pv_merge.recipe.control import Choice, Scope
+from pv_merge.recipe.controls import controls
 from pv_merge.recipe.grouping import InputSettings, Problem, settings_problems
 from pv_merge.recipe.recipe import Recipe, RecipeInput
 from pv_merge.recipe.varying import Number, every_value
@@ -43,7 +46,7 @@ class Document(BaseModel):
 TOKENIZER_KEYS = ("tokenizer_source", "tokenizer", "chat_template")
 """Keys that only mergekit acts on."""
 
-INPUT_KEYS = ("preference", "polarity")
+INPUT_KEYS = ("preference", "polarity", "base")
 """Keys of an input's parameters that are no controls."""
 
 
@@ -61,6 +64,7 @@ def read_recipe(path: str | Path) -> Recipe:
 def parse_recipe(path: Path) -> tuple[Recipe | None, list[Problem]]:
     """Return the recipe, as far as it can be read, and each problem of its text."""
     text = read_text(path, YAML_BYTES)
+    _refuse_stages(text, path)
     data = parse_yaml(text, path)
     reader = _Reader(str(path))
     reader.keys(data)
@@ -82,6 +86,21 @@ def parse_recipe(path: Path) -> tuple[Recipe | None, list[Problem]]:
     )
     reader.whole(recipe)
     return recipe, reader.problems
+
+
+def _refuse_stages(text: str, path: Path) -> None:
+    """Raise ``PvMergeError`` for a file of several recipes, which only mergekit-multi runs."""
+    try:
+        events = yaml.parse(text, Loader=yaml.SafeLoader)
+        count = sum(isinstance(event, yaml.DocumentStartEvent) for event in events)
+    except (yaml.YAMLError, RecursionError):
+        return  # told where it is read
+    if count > 1:
+        raise PvMergeError(
+            f"{path}: holds {count} recipes, the stages of mergekit-multi, and pv-merge takes one; run "
+            f"mergekit-multi {path} --intermediate-dir ./stages --out-path OUT",
+            Topic.MERGEKIT,
+        )
 
 
 class _Reader:
@@ -150,7 +169,7 @@ class _Reader:
                 text = f"{entry.model}: {key} must be text, got {shown(value)}"
                 self.add(text, Topic.SYNTAX)
         said = self._numbers(entry.parameters, f"{entry.model}: ", words["preference"])
-        return RecipeInput(entry.model, words["preference"], words["polarity"], said)
+        return RecipeInput(entry.model, words["preference"], words["polarity"], said, words["base"])
 
     def shared(
         self, parameters: Mapping[str, object]

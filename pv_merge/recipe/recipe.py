@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 import yaml
 
 from pv_merge.data.documents import parse_yaml
-from pv_merge.recipe.controls import Choice, Scope, controls
+from pv_merge.recipe.control import Choice, Scope
+from pv_merge.recipe.controls import controls
 from pv_merge.recipe.grouping import InputSettings, PreferenceSettings, resolve
 from pv_merge.recipe.varying import Conditional, Number, every_value, value_at, varies
 
@@ -37,6 +38,8 @@ class RecipeInput:
     """Empty where the recipe does not say it, which is an error."""
     said: Mapping[str, Number] = field(default_factory=dict)
     """Controls that stand at the input itself."""
+    base: str = ""
+    """The base that it was made from, where the recipe says one of its own."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,11 @@ class Recipe:
     def allow_protected_negative(self) -> bool:
         """Whether a protected preference may have a negative eta."""
         return bool(self.shared("allow_protected_negative"))
+
+    @property
+    def allow_related_base(self) -> bool:
+        """Whether inputs may be made from another base than the one that they are put on."""
+        return bool(self.shared("allow_related_base"))
 
     @property
     def seed(self) -> int:

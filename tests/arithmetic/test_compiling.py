@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pv_merge.arithmetic import compiling
-from pv_merge.arithmetic.compiling import Kernel, cache_place
+from pv_merge.arithmetic import compiling, kernel_cache
+from pv_merge.arithmetic.compiling import Kernel
+from pv_merge.arithmetic.kernel_cache import cache_place
 
 COUNT_TO = """
 import sys
-from pv_merge.arithmetic import compiling
+from pv_merge.arithmetic import compiling, kernel_cache
 @compiling.Kernel
 def count_to(n):
     return n + 1
 {before}
 assert count_to(2) == 3
-print(compiling.cache_place(), sorted(name for name in sys.modules if name == "torch"))
+print(kernel_cache.cache_place(), sorted(name for name in sys.modules if name == "torch"))
 """
 
 SAID = ("", "compiling the merge's kernels for this machine (once; a few seconds)")
@@ -59,7 +60,7 @@ def test_the_cache_is_kept_where_the_user_says(tmp_path: Path) -> None:
 def test_nothing_needs_to_be_writable(tmp_path: Path) -> None:
     # Root may write anywhere, so the places are files, in which no folder can be made.
     (tmp_path / "file").write_text("")
-    before = f"compiling.__file__ = {str(tmp_path / 'file' / 'compiling.py')!r}\ncompiling.Path.read_bytes = lambda path: b''"
+    before = f"kernel_cache.__file__ = {str(tmp_path / 'file' / 'x.py')!r}\nkernel_cache.Path.read_bytes = lambda path: b''"
     out, error = run_with(tmp_path, before, PV_MERGE_CACHE=str(tmp_path / "file"))
     assert out == "None []" and error in SAID
 
@@ -90,14 +91,14 @@ def test_a_cache_that_cannot_be_written_is_passed_over(monkeypatch: pytest.Monke
 def test_the_place_is_another_for_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     place = cache_place()
     cache_place.cache_clear()
-    monkeypatch.setattr(compiling, "SOURCES", compiling.SOURCES[:-1])
+    monkeypatch.setattr(kernel_cache, "SOURCES", kernel_cache.SOURCES[:-1])
     assert cache_place() != place
 
 
 def test_the_sources_are_all_that_kernels_are_made_of() -> None:
     folder = Path(compiling.__file__).parent
     made_of = {path.name for path in folder.glob("*.py") if "compiling import" in path.read_text()}
-    assert {*made_of, "compiling.py", "kernel_shape.py"} == set(compiling.SOURCES)
+    assert {*made_of, "compiling.py", "kernel_shape.py"} == set(kernel_cache.SOURCES)
 
 
 def test_slow_compiling_is_told_once(

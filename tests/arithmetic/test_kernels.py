@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pv_merge.arithmetic import fused, surveys
+from pv_merge.arithmetic import fused, noise, surveys
 from pv_merge.arithmetic.blocks import merge_in_torch
-from pv_merge.arithmetic.kernel_shape import ROW
+from pv_merge.arithmetic.kernel_shape import BLOCK, ROW
 from pv_merge.arithmetic.measures import square_sum, square_sum_in_torch
 from pv_merge.arithmetic.merge import merge
-from pv_merge.arithmetic.noise import BLOCK
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
 from pv_merge.arithmetic.views import merge_tensor, products
 from pv_merge.errors import PvMergeError
@@ -234,3 +235,17 @@ def test_whole_numbers_are_refused_unless_they_are_equal_buffers(dtype: torch.dt
     ):
         with pytest.raises(PvMergeError, match=r"w: an input is stored as .* whole numbers are no"):
             merge(base, [PreferenceInputs("a", 0.5, (policy,))], dtype=base.dtype, name="w")
+
+
+def test_threads_share_one_ring_of_random_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Kernels keep no more than its address: a second array would be freed under them.
+    monkeypatch.setattr(noise, "_rings", {})
+    together = threading.Barrier(4)
+
+    def ask(_: int) -> int:
+        together.wait()
+        return int(noise.ring(16).ctypes.data)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(ask, range(4)))) == 1
+    assert noise.ring(16) is noise.ring(16)

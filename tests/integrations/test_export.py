@@ -327,7 +327,7 @@ def test_a_target_from_outside_is_registered(document: Document, tmp_path: Path)
     finally:
         TARGETS.forget("toy")
     result = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "gone")])
-    assert "unknown export target 'toy'; known: gguf, peft" in result.output
+    assert "unknown export target 'toy'; known: gguf, gguf-model, peft" in result.output
 
 
 def test_a_broken_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

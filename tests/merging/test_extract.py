@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -364,10 +365,27 @@ def test_no_base(folders: Folders, tmp_path: Path) -> None:
     refuses("nowhere: no such folder", *folders.full, tmp_path / "vector", missing)
 
 
-def test_no_name(folders: Folders, tmp_path: Path) -> None:
-    refuses(
-        "say --name NAME", *folders.full, tmp_path / "vector", ExtractOptions(base=folders.base)
-    )
+def test_plain_adapters_need_no_flags(folders: Folders, tmp_path: Path) -> None:
+    """As TRL leaves them: an adapter among optimizer states, no manifest; the config names the base."""
+    places = []
+    for side, adapter in zip(("up", "down"), folders.adapters, strict=True):
+        place = tmp_path / side / "checkpoint-40"
+        shutil.copytree(adapter, place)
+        (place / "optimizer.pt").write_bytes(b"x")
+        (place / "training_args.bin").write_bytes(b"x")
+        (place / "trainer_state.json").write_text("{}")
+        places.append(place)
+    manifest = extract(*places, tmp_path / "vectors" / "kind")
+    assert (manifest["preference"], manifest["base"]["path"]) == ("kind", folders.base)
+    first, second = map(state, folders.checkpoints)  # merged by PEFT
+    found = state(tmp_path / "vectors" / "kind")
+    for name, tensor in first.items():
+        assert largest_difference(found[name], tensor - second[name]) < 4e-7, name
+
+
+def test_a_folder_that_cannot_be_a_name(folders: Folders, tmp_path: Path) -> None:
+    target = tmp_path / "a,b"
+    refuses("say --name NAME", *folders.full, target, ExtractOptions(base=folders.base))
 
 
 def test_missing_and_extra_tensors(

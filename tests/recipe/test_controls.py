@@ -24,9 +24,11 @@ from pv_merge.live.switch import LiveMix
 from pv_merge.merging.extract import ExtractOptions, extract
 from pv_merge.merging.report import report
 from pv_merge.merging.run import run, run_grid
-from pv_merge.recipe.controls import Control, Scope, controls, register, unregister
+from pv_merge.recipe.control import Control, Scope
+from pv_merge.recipe.controls import controls, register, unregister
 from pv_merge.recipe.grid import checked_axes
 from pv_merge.recipe.opening import check, open_recipe
+from pv_merge.recipe.reading import INPUT_KEYS
 
 from models import largest_difference, load, logits, mergekit_yaml, pair, recipe, save, state, tiny
 from policies import adapted, save_adapter
@@ -179,6 +181,7 @@ ACTING: dict[str, dict[str, Any]] = {
     "rounding": {"round_to": "bfloat16", "rounding": "nearest"},
     "seed": {"round_to": "bfloat16", "seed": 5},
     "allow_protected_negative": {},
+    "allow_related_base": {},
     "not_finite": {},  # of weights that are finite it says nothing
 }
 
@@ -228,7 +231,7 @@ def test_what_is_not_finite_is_refused_or_stays_the_base(
 
 
 def test_mergekits_schema_is_the_record() -> None:
-    assert [item.name for item in METHOD.spec.parameters] == ["preference", "polarity", *controls()]
+    assert [item.name for item in METHOD.spec.parameters] == [*INPUT_KEYS, *controls()]
     for name, control in controls().items():
         (spec,) = [item for item in METHOD.spec.parameters if item.name == name]
         assert spec.default == (None if control.scope is Scope.PREFERENCE else control.default)

@@ -175,7 +175,7 @@ MISTAKES: dict[str, tuple[Any, list[str]]] = {
     "weight": (
         lambda d: d["models"][0]["parameters"].update(weight=1),
         [
-            "./runs/helpful/positive: unknown key 'weight'; known: density, eta, max_relative_norm, polarity, preference"
+            "./runs/helpful/positive: unknown key 'weight'; known: base, density, eta, max_relative_norm, polarity, preference"
         ],
     ),
     "key of the parameters": (

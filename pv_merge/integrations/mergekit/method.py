@@ -30,14 +30,15 @@ from torch import Tensor
 from pv_merge.arithmetic.dtypes import NARROW
 from pv_merge.arithmetic.merge import merge
 from pv_merge.arithmetic.terms import Controls, PreferenceInputs
-from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases
 from pv_merge.artifacts.checkpoint import Checkpoint
-from pv_merge.artifacts.fit import compare_headers
-from pv_merge.artifacts.manifest import read_manifest, said_in
+from pv_merge.artifacts.fit import compare_headers, unmergeable
+from pv_merge.artifacts.manifest import said_in
 from pv_merge.artifacts.protection import negative_problem
 from pv_merge.artifacts.reference import parse_reference
-from pv_merge.errors import PvMergeError, Topic
-from pv_merge.recipe.controls import Control, Scope, controls
+from pv_merge.errors import PvMergeError, Topic, raise_all
+from pv_merge.integrations.mergekit.related import origin_inputs, refuse_other_bases
+from pv_merge.recipe.control import Control, Scope
+from pv_merge.recipe.controls import controls
 from pv_merge.recipe.grouping import InputSettings, group_inputs
 
 NAME = "preference_vector"
@@ -48,14 +49,15 @@ def preference_vector(
     *,
     preference: PerInputValues[str | None],
     polarity: PerInputValues[str | None],
+    base: PerInputValues[str | None],
     **said: Any,
 ) -> torch.Tensor:
     """Return base + Σ η·φ of one tensor (Eq. 4 and 5), in ``round_to`` or the promoted dtype.
 
     ``said`` has a value for each control on record: of preferences by input, of the merge as it is.
     """
-    base = group.base
-    assert base is not None  # the contract requires it
+    own = group.base
+    assert own is not None  # the contract requires it
     entries = group.non_base
     keys = controls(Scope.PREFERENCE)
     settings = [
@@ -69,10 +71,17 @@ def preference_vector(
     ]
     tensors = [entry.tensor for entry in entries]
     name = group.metadata.name or ""
+    made_from = tuple((str(entry.id), base[entry.id] or "") for entry in entries)
+    if said["allow_related_base"]:
+        for item in origin_inputs(own.id, made_from, settings):
+            settings.append(item.settings)
+            tensors.append(item.tensor(name, own.tensor))
+    else:
+        refuse_other_bases(own.id, made_from)
     preferences = group_inputs(settings, tensors)
     if not said["allow_protected_negative"]:
         _refuse_negative(preferences, settings)
-    dtype = base.tensor.dtype
+    dtype = own.tensor.dtype
     for entry in entries:
         dtype = torch.promote_types(dtype, entry.tensor.dtype)
     if said["round_to"] is not None:
@@ -84,7 +93,7 @@ def preference_vector(
         said["seed"],
         said["not_finite"],
     )
-    return merge(base.tensor, preferences, chosen, dtype=dtype, name=name)
+    return merge(own.tensor, preferences, chosen, dtype=dtype, name=name)
 
 
 def _refuse_negative(
@@ -100,7 +109,7 @@ def _refuse_negative(
 
 def _parameters() -> Iterator[ParameterSpec]:
     """Yield the schema of the YAML, from the record of controls."""
-    for name in ("preference", "polarity"):
+    for name in ("preference", "polarity", "base"):
         yield ParameterSpec(
             name=name, value_type=str | None, scope=ParameterScope.NON_BASE, default=None
         )
@@ -136,7 +145,7 @@ class PreferenceVectorMethod(FunctionalGroupMergeMethod):
         *,
         group_name: str | None = None,
     ) -> None:
-        """Check the contract and, while mergekit plans, that all shapes and the bases agree.
+        """Check the contract and, while mergekit plans, that all shapes agree.
 
         mergekit calls this with the name of an output slice before it has written anything.
         """
@@ -146,10 +155,10 @@ class PreferenceVectorMethod(FunctionalGroupMergeMethod):
                 item for item in input_ids if isinstance(item, ModelReference) and item != base_id
             ]
             if base_id.lora is None and Path(base_id.model.path).is_dir():
+                raise_all(unmergeable(Checkpoint(base_id.model.path)), Topic.DTYPE)
                 compare_headers(
                     base_id.model.path, [item.model.path for item in inputs if item.lora is None]
                 )
-                _refuse_other_bases(base_id.model.path, inputs)
 
     def _execute(
         self,
@@ -167,23 +176,6 @@ class PreferenceVectorMethod(FunctionalGroupMergeMethod):
             result = self.merge_group(group, **arguments)
             results.append(result if out_dtype is None else result.to(out_dtype))
         return tuple(results)
-
-
-def _refuse_other_bases(base: str, inputs: Sequence[ModelReference]) -> None:
-    """Raise ``PvMergeError`` where an input's manifest names the hash of another base."""
-    said: dict[str, str | None] = {}
-    for item in inputs:
-        folder = item.model.path if item.lora is None else item.lora.path
-        manifest = read_manifest(folder) if Path(folder).is_dir() else None
-        if manifest is not None:
-            said[str(item)] = manifest.made_from.weights_sha256
-    own = cheap_hash(Checkpoint(base)) if any(said.values()) else None
-    for model in from_other_bases(said, own) if own else ():
-        raise PvMergeError(
-            f"{model}: was made from another base than {base} (its manifest's hash of the base's "
-            "weights differs)",
-            Topic.BASE,
-        )
 
 
 METHOD = PreferenceVectorMethod(

@@ -24,6 +24,7 @@ VARIABLES = {
     f"{PREFIX}MAX_TERMS": ("8", "most preferences in one mix"),
     f"{PREFIX}MAX_RANK": ("", "the server's --max-lora-rank; unset: the engine itself refuses"),
     f"{PREFIX}ALLOW_PROTECTED_NEGATIVE": ("0", "1: protected preferences may go below their bound"),
+    f"{PREFIX}ALLOW_RELATED_BASE": ("0", "1: vectors of other fine-tunes than the served model"),
     f"{PREFIX}DTYPE": ("float32", "dtype of the adapters' files: float32, bfloat16 or float16"),
     f"{PREFIX}CACHE_MIXES": ("64", "most mixes on disk at a time"),
     f"{PREFIX}CACHE_GB": ("4", "most gigabytes of mixes on disk at a time"),
@@ -45,6 +46,8 @@ class Settings:
     max_rank: int | None = None
     """Highest rank of a mix; None leaves the refusal to the engine."""
     allow_protected_negative: bool = False
+    allow_related_base: bool = False
+    """Whether vectors may be of other bases than the model that is served."""
     dtype: str = "float32"
     """Dtype of the adapters' files."""
     cache_mixes: int = 64
@@ -69,6 +72,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings |
         max_terms=reader.count("MAX_TERMS"),
         max_rank=reader.count("MAX_RANK") if reader.text("MAX_RANK") else None,
         allow_protected_negative=reader.flag("ALLOW_PROTECTED_NEGATIVE"),
+        allow_related_base=reader.flag("ALLOW_RELATED_BASE"),
         dtype=reader.word("DTYPE", ("float32", "bfloat16", "float16")),
         cache_mixes=reader.count("CACHE_MIXES"),
         cache_bytes=int(reader.number("CACHE_GB", low=Decimal("0.001")) * 10**9),

@@ -19,9 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pv_merge.artifacts.cache import cache_folder
 from pv_merge.artifacts.folders import write_json
 from pv_merge.artifacts.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from pv_merge.cache import cache_folder
 from pv_merge.data.documents import read_object
 from pv_merge.errors import PvMergeError
 from pv_merge.integrations.mixes.vectors import ServedVector

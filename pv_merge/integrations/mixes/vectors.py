@@ -16,6 +16,9 @@ from pv_merge.artifacts.model_files import ADAPTER_CONFIG
 from pv_merge.artifacts.protection import is_protected
 from pv_merge.errors import PvMergeError, raise_all
 
+ALLOW = "PV_MERGE_SERVE_ALLOW_RELATED_BASE=1"
+"""What messages say can be done about another base."""
+
 SERVABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 """What a preference's name may be, as a client writes it and as the name of its folder."""
 
@@ -39,11 +42,12 @@ class ServedVector:
     """Elements of A and B together."""
 
 
-def scan(folder: Path) -> dict[str, ServedVector]:
+def scan(folder: Path, *, related: bool = False) -> dict[str, ServedVector]:
     """Return every vector in the subfolders of ``folder`` by name.
 
     Raises ``PvMergeError`` with everything that keeps the folder from being served: a subfolder that
-    holds no low-rank vector, a name that clients could not write, vectors of several bases.
+    holds no low-rank vector, a name that clients could not write, vectors of several bases (unless
+    they may be of any ``related`` one).
     """
     if not folder.is_dir():
         raise PvMergeError(f"{folder}: no such folder")
@@ -57,7 +61,7 @@ def scan(folder: Path) -> dict[str, ServedVector]:
         except PvMergeError as error:
             problems.append(error.message)
     hashes = {vector.base_sha256 for vector in found.values() if vector.base_sha256}
-    if len(hashes) > 1:
+    if len(hashes) > 1 and not related:
         named = ", ".join(f"{name} of {vector.base}" for name, vector in found.items())
         problems.append(f"{folder}: holds vectors of different bases ({named})")
     if not found and not problems:
@@ -86,7 +90,7 @@ def refuse_other_base(
     raise_all(
         [
             f"{name}: was made from another base than {base} (its manifest's hash of the base's "
-            "weights differs)"
+            f"weights differs); {ALLOW} serves it all the same"
             for name in from_other_bases(said, own)
         ]
     )

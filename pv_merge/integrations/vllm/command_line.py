@@ -30,17 +30,30 @@ class Plan:
     """The server's ``--max-lora-rank``."""
     compared: bool
     """Whether the base's weights were compared with those that the manifests name."""
+    related: bool = False
+    """Whether vectors may be of other bases than ``base``."""
 
 
-def plan(folder: str, base: str, terms: int | None, clients: int, *, deep: bool = False) -> Plan:
-    """Check the vectors against the base and return the plan; ``PvMergeError`` lists all problems."""
-    vectors = scan(Path(folder))
+def plan(
+    folder: str,
+    base: str,
+    terms: int | None,
+    clients: int,
+    *,
+    deep: bool = False,
+    related: bool = False,
+) -> Plan:
+    """Check the vectors against the base and return the plan; ``PvMergeError`` lists all problems.
+
+    With ``related`` they may be of other bases, as long as the shapes agree.
+    """
+    vectors = scan(Path(folder), related=related)
     if is_adapter(base):
         raise PvMergeError(f"{base}: is an adapter; name the base model")
     model = Checkpoint(base)
     raise_all(list(_misfits(vectors, model)))
     small = sum(file.stat().st_size for file in model.files) <= HASHED_AT_ONCE
-    compared = refuse_other_base(vectors, str(model.folder), read=deep or small)
+    compared = not related and refuse_other_base(vectors, str(model.folder), read=deep or small)
     count = min(terms or 8, len(vectors))
     needed = sum(sorted((vector.rank for vector in vectors.values()), reverse=True)[:count])
     rank = ranks.vllm_rank(needed)
@@ -49,7 +62,7 @@ def plan(folder: str, base: str, terms: int | None, clients: int, *, deep: bool 
             f"{folder}: a mix of {count} can have rank {needed}, and vLLM takes {ranks.VLLM_RANKS[-1]} at most; "
             "allow fewer with --terms, or extract with a lower --rank"
         )
-    return Plan(Path(folder).absolute(), base, vectors, count, clients, rank, compared)
+    return Plan(Path(folder).absolute(), base, vectors, count, clients, rank, compared, related)
 
 
 def render(made: Plan) -> str:
@@ -58,6 +71,7 @@ def render(made: Plan) -> str:
         FOLDER: str(made.folder),
         f"{PREFIX}MAX_TERMS": made.terms,
         f"{PREFIX}MAX_RANK": made.rank,
+        **({f"{PREFIX}ALLOW_RELATED_BASE": 1} if made.related else {}),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": 1,
     }
     command = f"vllm serve {shlex.quote(made.base)} --enable-lora --max-loras {made.clients}"
@@ -81,7 +95,12 @@ def notes(made: Plan) -> Iterator[str]:
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING also opens /v1/load_lora_adapter, which loads any path: "
         "let strangers reach /v1/chat/completions and /v1/completions only"
     )
-    if not made.compared:
+    if made.related:
+        yield (
+            f"vectors of other bases are served over {made.base}: measure what arrives (pv-merge sweep "
+            "with allow_related_base: true)"
+        )
+    elif not made.compared:
         yield f"{made.base} was not compared with the base that the manifests name; --deep does"
 
 

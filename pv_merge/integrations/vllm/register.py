@@ -42,7 +42,7 @@ def _register() -> list[str]:
     from pv_merge.integrations.vllm.resolver import PreferenceResolver
 
     settings = required()
-    vectors = scan(settings.vectors)
+    vectors = scan(settings.vectors, related=settings.allow_related_base)
     restore.activate()
     LoRAResolverRegistry.register_resolver(NAME, PreferenceResolver(vectors, settings))
     return list(vectors)

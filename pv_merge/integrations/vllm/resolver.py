@@ -52,7 +52,8 @@ class PreferenceResolver(LoRAResolver):
         """Return the one request of a mix, its adapter made if need be."""
         with self._lock:
             if not self._base_is_right:
-                refuse_other_base(self.vectors, base)
+                if not self.settings.allow_related_base:
+                    refuse_other_base(self.vectors, base)
                 self._base_is_right = True
             cache = self._cache
             start = time.perf_counter()

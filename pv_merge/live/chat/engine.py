@@ -122,6 +122,6 @@ def live_engine(path: str | Path, dtype: str = "float32") -> Iterator[LiveEngine
     """
     opened = open_recipe(path)
     refuse_too_large(opened.base, dtype)
-    subject = load_subject(opened.recipe.base_model, dtype=dtype)
+    subject = load_subject(opened.live_base, dtype=dtype)
     with LiveMix(opened, subject.model) as mix:
         yield LiveEngine(subject, mix)

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from pv_merge.artifacts.cache import cache_folder
+from pv_merge.cache import cache_folder
 from pv_merge.errors import PvMergeError, harmless_text
 from pv_merge.live.chat.commands import NAMES, Quit, etas_text, run_command
 from pv_merge.live.chat.engine import SIDES, Side

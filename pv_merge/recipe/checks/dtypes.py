@@ -59,11 +59,11 @@ def noise_findings(base: Checkpoint, inputs: list[OpenInput]) -> Iterator[Findin
 
 def _noise_share(base: Checkpoint, sides: list[Checkpoint], signs: list[float]) -> float:
     noise = square = 0.0
-    for name in _some_matrices(base):
+    for name in some_matrices(base):
         if any(name not in s or s.infos[name].shape != base.infos[name].shape for s in sides):
             continue  # which is an error of its own
         every = stride(base.infos[name].elements)
-        held = [side.float32(name).ravel()[::every] for side in (*sides, base)]
+        held = [side.sample(name, every) for side in (*sides, base)]
         phi = sum(sign * part for sign, part in zip(signs, held[:-1], strict=True))
         phi = phi - sum(signs) * held[-1]
         noise += phi.size * rounding_noise(phi, held[0], sides[0].infos[name].dtype, len(sides))
@@ -71,7 +71,7 @@ def _noise_share(base: Checkpoint, sides: list[Checkpoint], signs: list[float]) 
     return noise_share(noise, square)
 
 
-def _some_matrices(base: Checkpoint) -> list[str]:
+def some_matrices(base: Checkpoint) -> list[str]:
     """Return the first, middle and last weight of a linear layer."""
     names = [
         name

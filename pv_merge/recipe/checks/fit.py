@@ -9,6 +9,7 @@ from pv_merge.artifacts.fit import kind_problems, shape_problems
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note, warning
 from pv_merge.recipe.open_input import OpenInput
+from pv_merge.recipe.recipe import Recipe
 
 CONFIG_KEYS = (
     "model_type",
@@ -20,25 +21,26 @@ CONFIG_KEYS = (
 """Settings that a base and its policies share."""
 
 
-def input_findings(item: OpenInput, base_model: str, base: Checkpoint) -> Iterator[Finding]:
+def input_findings(item: OpenInput, recipe: Recipe, base: Checkpoint) -> Iterator[Finding]:
     """Yield what is wrong between an input, what the recipe says of it, and the base."""
-    yield from _role(item, base_model)
+    base_model = recipe.base_model
+    if item.over_base and item.reference.base != base_model and not recipe.allow_related_base:
+        yield error(
+            f"{item.model}: is an adapter over {item.reference.base}, not over {base_model}",
+            Topic.BASE,
+        )
+    yield from _role(item)
     if item.adapter is not None:
         yield from _adapter_note(item, base_model, base)
         for line in item.adapter.problems(base):
             yield error(line, Topic.BASE)
     if item.checkpoint is not None:
         yield from _names(base, item.checkpoint)
-        yield from _configs(base, item.checkpoint)
+        yield from config_findings(base, item.checkpoint)
 
 
-def _role(item: OpenInput, base_model: str) -> Iterator[Finding]:
+def _role(item: OpenInput) -> Iterator[Finding]:
     polarity, plain = item.polarity, not item.is_vector and item.adapter is None
-    if item.over_base and item.reference.base != base_model:
-        yield error(
-            f"{item.model}: is an adapter over {item.reference.base}, not over {base_model}",
-            Topic.BASE,
-        )
     if item.over_base and item.adapter is None:
         yield error(
             f"{item.model}: {item.folder} is not an adapter; name it without {item.reference.base}+",
@@ -109,7 +111,8 @@ def _names(base: Checkpoint, other: Checkpoint) -> Iterator[Finding]:
         yield error(text, Topic.BASE)
 
 
-def _configs(base: Checkpoint, other: Checkpoint) -> Iterator[Finding]:
+def config_findings(base: Checkpoint, other: Checkpoint) -> Iterator[Finding]:
+    """Yield the settings and the vocabulary in which another model differs from the base."""
     mine, theirs = base.config, other.config
     for key in CONFIG_KEYS:
         if key in mine and key in theirs and mine[key] != theirs[key]:

@@ -6,23 +6,33 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, weights_hash
+from pv_merge.artifacts.base_hash import cheap_hash, from_other_bases, same_base, weights_hash
 from pv_merge.artifacts.checkpoint import Checkpoint
 from pv_merge.errors import Topic
 from pv_merge.recipe.checks.finding import Finding, error, note
 from pv_merge.recipe.open_input import OpenInput
+from pv_merge.recipe.own_base import noted
+from pv_merge.recipe.recipe import Recipe
 
 RELATED = 0.5
 """Cosine of one matrix below which two models are not of one base: fine-tuning leaves it near 1,
 unrelated weights near 0."""
 
 
+ALLOW = "parameters: allow_related_base: true puts it on this one all the same"
+"""What messages say can be done about another base."""
+
+
 def base_findings(
-    base_model: str, inputs: list[OpenInput], base: Checkpoint, deep: bool
+    recipe: Recipe, inputs: list[OpenInput], base: Checkpoint, deep: bool
 ) -> Iterator[Finding]:
-    """Compare the bases that manifests name; where none does, a weight that few policies move."""
+    """Compare the bases that manifests name; where none does, a weight that few policies move.
+
+    Where the recipe allows another base, only what is unlike it altogether is an error here.
+    """
+    base_model = recipe.base_model
     said = {item.model: item.base_sha256 for item in inputs if item.base_sha256}
-    if said:
+    if said and not recipe.allow_related_base:
         own = weights_hash(base) if deep else cheap_hash(base)
         if own is None:
             yield note(
@@ -33,9 +43,11 @@ def base_findings(
             said = {}
         for model in from_other_bases(said, own or ""):
             yield error(
-                f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs)",
+                f"{model}: was made from another base than {base_model} (its manifest's hash of the base's weights differs); {ALLOW}",
                 Topic.BASE,
             )
+    if not recipe.allow_related_base:
+        yield from _said_bases(inputs, base)
     name = _probe(base)
     own_probe: np.ndarray | None = None  # read once
     for item in inputs:
@@ -54,6 +66,16 @@ def base_findings(
         if cosine < RELATED:
             yield error(
                 f"{item.model}: its {name} is unlike the base's (cosine {cosine:.2f}); was it trained from {base_model}?",
+                Topic.BASE,
+            )
+
+
+def _said_bases(inputs: list[OpenInput], base: Checkpoint) -> Iterator[Finding]:
+    """Compare what the recipe itself says at an input."""
+    for item in inputs:
+        if item.said_base and same_base(item.own_base, noted(base)) is not True:
+            yield error(
+                f"{item.model}: says base: {item.said_base}, which is not {base}; {ALLOW}",
                 Topic.BASE,
             )
 
