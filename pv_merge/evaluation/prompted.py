@@ -11,7 +11,7 @@ from pv_merge.data.prompts import Prompt, prompts_hash, read_prompts
 from pv_merge.errors import PvMergeError
 from pv_merge.evaluation.measure import Advance, Parts, named
 from pv_merge.evaluation.measures.registry import Option, Settings
-from pv_merge.live.generation import BATCH, Answer, Answering, generate
+from pv_merge.live.generation import Answer, Answering, generate
 from pv_merge.live.subject import Subject
 
 ANSWERS = Option(
@@ -71,7 +71,7 @@ def answers(
     how: Answering,
     parts: Parts,
     advance: Advance,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> list[Answer | None]:
     """Return the answer to each prompt, keeping every batch as soon as it is there."""
     keys = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]

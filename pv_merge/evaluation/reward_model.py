@@ -28,8 +28,7 @@ class RewardModel:
         self.name, self.beaver = name, False
         if is_reward_adapter(name):
             self._model, self.tokenizer = load_reward_adapter(name)
-            self._can_pad()
-            self._model.eval()
+            self._ready()
             return
         with loading(f"{name}:"):
             self._place = loadable(name)
@@ -41,8 +40,7 @@ class RewardModel:
             self._load_beaver()
         else:
             self._load_classifier(config, architectures)
-        self._can_pad()
-        self._model.eval()
+        self._ready()
 
     def scores(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
         """Return the model's output for each (prompt, answer), in its own unit."""
@@ -56,7 +54,7 @@ class RewardModel:
                 if self.beaver:
                     hidden = self._model(**batch, use_cache=False).last_hidden_state
                     last = batch["attention_mask"].sum(dim=1) - 1
-                    end = hidden[torch.arange(len(hidden)), last].float()
+                    end = hidden[torch.arange(len(hidden)), last].float().cpu()
                     output = end @ self._weight.T + self._bias
                 else:
                     output = self._model(**batch).logits
@@ -90,7 +88,12 @@ class RewardModel:
             encoded = self.tokenizer(list(prompts), list(answers), **options)
         return dict(encoded)
 
-    def _can_pad(self) -> None:
+    def _ready(self) -> None:
+        import torch
+
+        self._model.eval()
+        if torch.cuda.is_available():
+            self._model.to("cuda")
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if not self.beaver and self._model.config.pad_token_id is None:

@@ -13,6 +13,7 @@ from pv_merge.live.subject import Subject
 
 MAX_NEW_TOKENS = 60
 BATCH = 16
+GPU_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def greedy(
     subject: Subject,
     prompts: Sequence[str],
     max_new_tokens: int = MAX_NEW_TOKENS,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> list[str]:
     """Return the greedy answer to each prompt; ``PvMergeError`` for one that leaves no room for it."""
     texts = []
@@ -72,7 +73,7 @@ def generate(
     subject: Subject,
     prompts: Sequence[str],
     how: Answering,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     done: Callable[[list[int], list[Answer | None]], None] = lambda indices, answers: None,
 ) -> list[Answer | None]:
     """Return the answer to each prompt, None to one that leaves no room for it in the context.
@@ -86,9 +87,10 @@ def generate(
     fitting = [index for index in range(len(prompts)) if len(tokens[index]) <= limit]
     if unfit := sorted(set(range(len(prompts))) - set(fitting)):
         done(unfit, [None] * len(unfit))
+    size = batch_size or (GPU_BATCH if subject.model.device.type == "cuda" else BATCH)
     order = sorted(fitting, key=lambda i: -len(tokens[i]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
         answers = _batch(subject, [tokens[i] for i in batch], [prompts[i] for i in batch], how)
         for index, answer in zip(batch, answers, strict=True):
             found[index] = answer

@@ -22,7 +22,7 @@ PREFERENCES = ("polite", "concise")
 PROMPTS = (
     "I failed my driving test again.",
     "My laptop is slow.",
-    "How do I boil an egg?",
+    "How do I fold a paper plane?",
     "Is the book always better than the film?",
 )
 """None of them is in the pairs that the policies were trained on."""

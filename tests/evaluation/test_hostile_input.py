@@ -130,7 +130,7 @@ def test_questions(row: dict[str, Any], tmp_path: Path) -> None:
 def test_a_prompt_that_is_too_long_or_no_text(home: Path, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("word " * 600)
     text = sweep(home, tmp_path / "a", "--refusal", str(tmp_path / "p.txt"))
-    assert "prompt 1 has " in text and "takes 512" in text
+    assert "all 1 prompts fill the 512 tokens" in text
     assert "expected a question" in sweep(home, tmp_path / "b", "--prompt", "\udcff")
     assert "expected a question" in sweep(home, tmp_path / "c", "--prompt", "  ")
 

@@ -30,6 +30,7 @@ def _print_columns(sweep: Sweep, console: Any, width: int) -> None:
 
     shortened = False
     for place, prompt in enumerate(sweep.prompts):
+        console.print()
         table = Table(title=_plain(prompt), title_justify="left", title_style="bold")
         texts = [" ".join(item["answers"][place].split()) for item in sweep.answers]
         for item in sweep.answers:
@@ -57,10 +58,7 @@ def _name(sweep: Sweep, item: dict[str, Any]) -> str:
 
 
 def _shortened(text: str, width: int) -> str:
-    lines = textwrap.wrap(text, width)
-    if len(lines) <= LINES:
-        return text
-    return textwrap.shorten(" ".join(lines[:LINES]), width * LINES - 2, placeholder="") + " …"
+    return " ".join(textwrap.wrap(text, width, max_lines=LINES, placeholder=" …"))
 
 
 def _plain(text: str) -> str:
