@@ -50,14 +50,16 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.4))
     for name in names:
         style = "--" if "cat" in name else "-"
+        by_number = [entry for entry in series if name in entry["rows"]]
+        by_size = [entry for entry in sizes if name in entry["rows"]]
         axes[0].plot(
-            [entry["preferences"] for entry in series],
-            [entry["rows"][name]["median_s"] for entry in series],
+            [entry["preferences"] for entry in by_number],
+            [entry["rows"][name]["median_s"] for entry in by_number],
             marker="o", linestyle=style, label=name,
         )  # fmt: skip
         axes[1].plot(
-            [entry["parameters"] / 1e9 for entry in sizes],
-            [entry["rows"][name]["median_s"] for entry in sizes],
+            [entry["parameters"] / 1e9 for entry in by_size],
+            [entry["rows"][name]["median_s"] for entry in by_size],
             marker="o", linestyle=style,
         )  # fmt: skip
     axes[0].set_xlabel(f"preferences ({first})")

@@ -34,7 +34,8 @@ def merging() -> list[str]:
         )
         run = entry["rows"]["pv-merge run --no-report"]
         lines += [
-            f"Without imports, `pv-merge run --no-report` takes {run['without_imports_of_limit']:.2f} of reading and writing the files. "
+            f"`pv-merge run` with its report takes {entry['rows']['pv-merge run']['of_limit']:.2f} of reading and writing the files, imports included; "
+            f"without report and imports {run['without_imports_of_limit']:.2f}. A dense `extract` takes {entry['rows']['pv-merge extract, dense']['of_limit']:.2f} of that for its three inputs. "
             f"The largest tensor has {entry['largest_tensor_mb']} MB in bfloat16.",
             "",
         ]
@@ -55,8 +56,21 @@ def merging() -> list[str]:
                 for name, row in entry["rows"].items()
             ],
         )  # fmt: skip
+    for entry in data["large"]:
+        lines += [f"### {entry['size']}, {entry['preferences']} dense vectors, ours alone", ""]
+        lines += table(
+            ["command", "seconds", "× reading and writing (cat, cp)", "peak anonymous MB"],
+            [
+                [name, f"{row['median_s']:.2f}", f"{row['of_limit']:.2f}", f"{row['peak_anonymous_mb']:.0f}"]
+                for name, row in entry["rows"].items()
+            ],
+        )  # fmt: skip
+        lines += [f"A disk of 7 GB/s would bound these {entry['bytes'] / 1e9:.0f} GB at {entry['nvme_s']:.1f} s.", ""]  # fmt: skip
+    first = data["first_merge"]
     live = data["live"]
     lines += [
+        f"The first merge on a machine, which compiles the kernels, takes {first['first']['median_s']:.1f} s; the second {first['second']['median_s']:.1f} s.",
+        "",
         f"The switch on a live model: dense {live['dense_rate_of_add']:.2f} of the rate of a plain `add_` over the same bytes; "
         f"low-rank {live['low_rank_set_ms']:.2f} ms.",
         "",
