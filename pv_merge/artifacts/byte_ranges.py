@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pv_merge.arithmetic.stored import SIZES
+from pv_merge.artifacts.stamps import changed
 from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.errors import PvMergeError
 
@@ -98,7 +99,7 @@ class OpenFile:
     def refuse_changed(self) -> None:
         """Raise ``PvMergeError`` where the file is not as it was when it was opened."""
         if self._said() != self._state:
-            raise PvMergeError(f"{self.path}: was changed during the merge; begin again")
+            raise changed(self.path)
 
     def read_into(self, memory: memoryview, position: int) -> None:
         """Fill ``memory`` from ``position`` on. Raises ``PvMergeError`` where the file is shorter."""
