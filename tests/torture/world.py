@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pv_merge.cli  # here, so that no signal meets the import: that is Python's start, not a command's
+import trainers.cli
+
 from hub_store import WRITE_TOKEN
 
 from hub_server import running
@@ -123,9 +126,6 @@ def _then(start: Callable[[Path], list[str]], *more: str) -> Callable[[Path], li
 
 def main(arguments: Sequence[str]) -> None:
     """Be the console script that the command line names."""
-    import pv_merge.cli
-    import trainers.cli
-
     program, *rest = arguments
     group = pv_merge.cli.main if program == "pv-merge" else trainers.cli.main
     group(args=rest, prog_name=program)
