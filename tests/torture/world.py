@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pv_merge.cli  # here, so that no signal meets the import: that is Python's start, not a command's
-import trainers.cli
-
 from hub_store import WRITE_TOKEN
+
+import pv_merge.cli
+import trainers.cli  # here: a signal that meets an import is not a command's
 
 from hub_server import running
 
