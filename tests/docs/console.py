@@ -30,6 +30,7 @@ NOT_RUN = {
     r"hf |pv-merge push (?!.*--dry-run)|pv-merge pull|.*example/smollm2": "needs the Hub; tests/hub runs it against a server of its own",
     r"vllm |bash serve.sh": "needs vLLM: make test-vllm",
     r"ollama |python llama.cpp|llama-server": "needs llama.cpp or Ollama: make test-llama",
+    r"pv-merge export .*--to gguf-model": "needs llama.cpp; tests/integrations/test_gguf_model.py runs it",
     r"python -c": "loads the adapter with PEFT; tests/integrations/test_export.py does",
 }
 """Commands that no page's test runs, and who does instead, or why not."""
