@@ -71,9 +71,10 @@ class Kernel:
 def _keep(compiled: Any, kinds: tuple[Any, ...], name: str, place: Path) -> None:
     """Write a compiled kernel's machine code into ``place``, if another process can use it.
 
-    Where it cannot, a file says so, and nobody tries again.
+    Where it cannot, or there can be no such process, a file says so, and nobody tries again.
     """
     refused, final = place / f"{name}.refused", place / f"{name}.o"
+    module = "pv_merge.arithmetic.native_check"
     result = compiled.overloads[kinds]
     _, form, data = result.library.serialize_using_object_code()
     code = data[0]
@@ -81,14 +82,15 @@ def _keep(compiled: Any, kinds: tuple[Any, ...], name: str, place: Path) -> None
     said = {"symbol": result.fndesc.mangled_name, "dimensions": dimensions, "bytes": len(code)}
     temporary = place / f"{name}.{os.getpid()}"
     temporary.write_bytes(json.dumps(said).encode() + b"\n" + code)
+    # -P: the current folder may be a stranger's, and nothing is imported from there.
+    command = [sys.executable, "-P", "-m", module, str(temporary), name]
     try:
-        command = [sys.executable, "-m", "pv_merge.arithmetic.native_check", str(temporary), name]
         told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        if (
-            form == "object"
-            and told.returncode == 0
-            and told.stdout.strip() == digest(compiled, name)
-        ):
+        same = told.returncode == 0 and told.stdout.strip() == digest(compiled, name)
+    except (OSError, subprocess.SubprocessError):
+        same = False
+    try:
+        if form == "object" and same:
             temporary.replace(final)
         else:
             refused.touch()

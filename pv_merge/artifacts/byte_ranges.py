@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pv_merge.arithmetic.stored import SIZES
-from pv_merge.artifacts.stamps import changed
+from pv_merge.artifacts.stamps import changed, stamp_of
 from pv_merge.artifacts.weights_file import WeightsFile
 from pv_merge.errors import PvMergeError
 
@@ -79,7 +79,7 @@ class OpenFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC if write else os.O_RDONLY
         self._descriptor = os.open(path, flags | _BINARY, 0o666)
         self._lock = threading.Lock()  # for systems without positioned reads
-        self._state = None if write else self._said()
+        self._stamp = None if write else stamp_of(self._descriptor)
 
     def map(self) -> np.ndarray | None:
         """Return the file's bytes, mapped; None where the system cannot map it."""
@@ -92,13 +92,9 @@ class OpenFile:
                 self._bytes = np.frombuffer(self._map, np.uint8)
             return self._bytes
 
-    def _said(self) -> tuple[int, int]:
-        status = os.fstat(self._descriptor)
-        return status.st_size, status.st_mtime_ns
-
     def refuse_changed(self) -> None:
         """Raise ``PvMergeError`` where the file is not as it was when it was opened."""
-        if self._said() != self._state:
+        if stamp_of(self._descriptor) != self._stamp:
             raise changed(self.path)
 
     def read_into(self, memory: memoryview, position: int) -> None:

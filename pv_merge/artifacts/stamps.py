@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -25,10 +26,13 @@ class Stamped(Protocol):
         ...
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Return what changes when a file is written: size, time, inode; None where it is gone."""
+def stamp_of(file: Path | int) -> Stamp:
+    """Return what changes when a file (its path, or its descriptor) is written; None where it is gone.
+
+    That is its size, its time and its inode.
+    """
     try:
-        state = path.stat()
+        state = file.stat() if isinstance(file, Path) else os.fstat(file)
     except OSError:
         return None
     return state.st_size, state.st_mtime_ns, state.st_ino

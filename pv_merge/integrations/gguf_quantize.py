@@ -56,7 +56,7 @@ def quantize(source: Path, target: Path, kind: str) -> None:
         command = [program, str(source), str(target), kind, threads]
     else:
         number = str(quantization_types()[kind])
-        command = [sys.executable, "-c", _CODE, str(source), str(target), number, threads]
+        command = [sys.executable, "-P", "-c", _CODE, str(source), str(target), number, threads]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode != 0 or not target.exists():
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]

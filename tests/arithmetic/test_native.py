@@ -99,3 +99,37 @@ def test_code_that_another_process_cannot_run_is_refused_for_good(
     assert digest(kernel, "survey_window") == digest(kernels.survey_window, "survey_window")
     left = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert left == {"survey_window.refused"}
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(8, "Exec format error"), subprocess.TimeoutExpired("python", 60)]
+)
+def test_without_another_process_it_is_compiled_once_and_refused_for_good(
+    failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise failure
+
+    compiled = []
+    usual = compiling.numba.njit
+    monkeypatch.setattr(compiling, "cache_place", lambda: tmp_path)
+    monkeypatch.setattr(compiling.subprocess, "run", run)
+    monkeypatch.setattr(
+        compiling.numba, "njit", lambda **options: compiled.append(options) or usual(**options)
+    )
+    digest(compiling.Kernel(kernels.survey_window._function), "survey_window")
+    assert len(compiled) == 1
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"survey_window.refused"}
+
+
+def test_nothing_is_imported_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, stranger = tmp_path / "place", tmp_path / "model"
+    place.mkdir()
+    stranger.mkdir()
+    (stranger / "numpy.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(stranger)
+    monkeypatch.setattr(compiling, "cache_place", lambda: place)
+    digest(compiling.Kernel(kernels.survey_window._function), "survey_window")
+    assert (place / "survey_window.o").exists() and not (tmp_path / "ran").exists()
